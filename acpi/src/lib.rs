@@ -1,0 +1,2 @@
+//! ACPI tables.
+#![forbid(unsafe_code)]

@@ -1,0 +1,14 @@
+//! What every PCI function offers to the bus it sits on.
+
+/// One PCI function: 4 KiB of configuration space and a reset.
+///
+/// Offsets are below 4096 and accesses are 1, 2 or 4 bytes, naturally aligned. Called from any vCPU thread.
+pub trait PciFunction: Send + Sync {
+    /// Fills `data` from configuration space.
+    fn config_read(&self, offset: u16, data: &mut [u8]);
+    /// Writes configuration space; read-only bits are kept.
+    fn config_write(&self, offset: u16, data: &[u8]);
+    /// Conventional reset, as the machine's reset does it: configuration space as at power-on (the Plan's BAR
+    /// addresses, bus numbers and windows included), no interrupt enabled, no mapping left in the guest.
+    fn reset(&self);
+}

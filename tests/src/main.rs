@@ -1,0 +1,3 @@
+//! `cargo lab`.
+#![forbid(unsafe_code)]
+fn main() {}
