@@ -1,1 +1,3 @@
-//! Placeholder, replaced by its room.
+//! nestling as a library: Request, Inventory, Plan, Machine.
+
+pub mod plan;
