@@ -1,2 +1,12 @@
-//! ACPI tables.
+//! ACPI tables of the nestling machine: pure functions from a [`Description`] to bytes, one file for each table.
+//!
+//! [`build`] lays all tables out in one blob that is copied to guest memory as it is; [`Tables::iter`] hands them out one
+//! by one, as `iasl -d` takes them. Revisions and layouts follow ACPI 6.5 and the documents named in each file; where
+//! Linux reads a field in its own way, the file says which line of the kernel decided.
 #![forbid(unsafe_code)]
+
+pub mod description;
+mod tables;
+
+pub use description::Description;
+pub use tables::{Table, Tables, build};
