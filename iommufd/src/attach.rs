@@ -1,0 +1,40 @@
+//! Attaching page tables to a device, which is a call of its VFIO descriptor and not of iommufd.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::ids::{DeviceId, HwptId};
+
+/// A device bound to the iommufd, as the vSMMU sees it. The VFIO device implements it, and
+/// [`crate::fake::FakeDevice`].
+pub trait AttachHwpt: Send + Sync {
+    /// Attaches a page table, replacing the one attached before without a gap.
+    ///
+    /// EBUSY (the device is in reset) is retried for a while inside. To attach what is attached already does nothing
+    /// at all, so a vDEVICE made since is not seen.
+    fn attach_hwpt(&self, hwpt: HwptId) -> Result<(), Error>;
+    /// Detaches: the device can do no DMA and cannot be given MSIs.
+    fn detach_hwpt(&self) -> Result<(), Error>;
+    /// The device's id in its iommufd.
+    fn dev_id(&self) -> DeviceId;
+}
+
+/// Longest time that [`retry_while_busy`] waits: a function-level reset takes 100 ms and a device may ask for more time.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Repeats `call` while it fails with EBUSY, for at most two seconds; the last answer counts.
+pub fn retry_while_busy<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match call() {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < BUSY_LIMIT => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            answer => return answer,
+        }
+    }
+}
