@@ -1,0 +1,48 @@
+//! The counters that `--stats-file` writes at the end of a run, as JSON.
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+/// Counters of one run, from its start; a guest's reboot does not reset them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stats {
+    /// One for each vSMMU, by ascending bus number.
+    pub vsmmus: Vec<VsmmuStats>,
+    /// KVM_RUN exits of all vCPUs together.
+    pub vcpu_exits: u64,
+    /// How many times the guest was reset and booted again.
+    pub resets: u64,
+    /// Seconds from the start of the first vCPU to the end.
+    pub seconds: f64,
+}
+
+/// Counters of one vSMMU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VsmmuStats {
+    /// Its name in the Plan.
+    pub name: String,
+    /// The host SMMU behind it.
+    pub host: String,
+    /// Nested HWPTs of stage 1 that were attached to a device.
+    pub stage1_installs: u64,
+    /// Invalidation commands handed to the host.
+    pub invalidation_commands: u64,
+    /// IOMMU_HWPT_INVALIDATE calls made for them.
+    pub invalidation_ioctls: u64,
+    /// Event records delivered to the guest's event queue.
+    pub events: u64,
+    /// Its devices.
+    pub devices: Vec<DeviceStats>,
+}
+
+/// One assigned device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceStats {
+    /// Its address on the host.
+    pub host: String,
+    /// Its StreamID in the vSMMU.
+    pub stream_id: u32,
+}
