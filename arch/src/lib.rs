@@ -1,1 +1,16 @@
-//! Placeholder, replaced by its room.
+//! The aarch64 side of nestling: the guest physical layout, GICv3 and ITS, vCPUs, interrupts, direct boot.
+//!
+//! Knows neither devices nor the VMM above it. Only [`gic`] and [`vcpu`] need an aarch64 host; everything else is
+//! built and tested everywhere.
+#![deny(unsafe_code)]
+
+pub mod boot;
+pub mod cpu;
+#[cfg(target_arch = "aarch64")]
+pub mod gic;
+pub mod interrupt;
+pub mod layout;
+#[cfg(target_arch = "aarch64")]
+pub mod vcpu;
+#[cfg(target_arch = "aarch64")]
+pub mod vm;
