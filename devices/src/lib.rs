@@ -9,3 +9,6 @@ pub mod bus;
 pub mod interrupt;
 pub mod mapping;
 pub mod pci;
+pub mod power;
+pub mod rtc;
+pub mod serial;

@@ -12,6 +12,11 @@ impl Bdf {
         Self((bus as u16) << 8 | (device as u16 & 0x1f) << 3 | function as u16 & 7)
     }
 
+    /// Puts a bus number and a devfn (device in bits 7:3, function in 2:0) together.
+    pub const fn from_devfn(bus: u8, devfn: u8) -> Self {
+        Self((bus as u16) << 8 | devfn as u16)
+    }
+
     /// From the 16 bits of a requester ID.
     pub const fn from_requester_id(id: u16) -> Self {
         Self(id)

@@ -1,5 +1,7 @@
 //! What every PCI function offers to the bus it sits on.
 
+use super::Bdf;
+
 /// One PCI function: 4 KiB of configuration space and a reset.
 ///
 /// Offsets are below 4096 and accesses are 1, 2 or 4 bytes, naturally aligned. Called from any vCPU thread.
@@ -11,4 +13,11 @@ pub trait PciFunction: Send + Sync {
     /// Conventional reset, as the machine's reset does it: configuration space as at power-on (the Plan's BAR
     /// addresses, bus numbers and windows included), no interrupt enabled, no mapping left in the guest.
     fn reset(&self);
+    /// From now on the function's requester ID is `id`.
+    ///
+    /// A function captures its bus and device number from every Type 0 configuration write that it completes (PCIe
+    /// 2.2.6.2), so this comes right before the first [`PciFunction::config_write`] that the guest addresses to a new
+    /// number; and when the function is put into the segment, and after a reset of the segment, with the number that
+    /// the Plan gave it. Only changes are told.
+    fn on_requester_id(&self, _id: Bdf) {}
 }
