@@ -5,8 +5,19 @@
 //! Linux reads a field in its own way, the file says which line of the kernel decided.
 #![forbid(unsafe_code)]
 
+mod dbg2;
 pub mod description;
+mod dsdt;
+mod fadt;
+mod gtdt;
+mod iort;
+mod madt;
+mod mcfg;
+mod pptt;
+mod sdt;
+mod spcr;
 mod tables;
+mod uart;
 
 pub use description::Description;
 pub use tables::{Table, Tables, build};
