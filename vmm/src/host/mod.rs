@@ -1,6 +1,39 @@
 //! The Inventory: what the host has of PCI devices, SMMUs, memory and device files.
 #![forbid(unsafe_code)]
 
+mod assignable;
+mod boot_files;
+mod error;
+#[cfg(target_arch = "aarch64")]
+mod kvm;
+mod process;
 pub mod spec;
+mod sysfs;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use spec::{Access, HostDevice, Inventory, KvmLimits};
+use std::path::Path;
+
+pub use assignable::{Assignable, assignable};
+pub use boot_files::check_boot_files;
+pub use error::Error;
+pub use spec::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits};
+
+impl Inventory {
+    /// Reads the host below `root` (`/`, except in tests). `kvm` is what [`KvmLimits::query`] gives, or none where a
+    /// Plan is only looked at.
+    ///
+    /// A device that is taken away while it is read is left out; an attribute that cannot be read counts as absent.
+    pub fn read(root: &Path, kvm: Option<KvmLimits>) -> Result<Self, Error> {
+        let devices = sysfs::devices(root);
+        Ok(Self {
+            memory: process::memory(root)?,
+            memlock: process::memlock(root)?,
+            kvm,
+            dev_kvm: process::access(root, Path::new("/dev/kvm")),
+            dev_iommu: process::access(root, Path::new("/dev/iommu")),
+            groups: sysfs::groups(root, &devices),
+            devices,
+        })
+    }
+}

@@ -1,2 +1,0 @@
-//! The `nestling` program.
-fn main() {}

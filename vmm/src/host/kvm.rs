@@ -1,0 +1,18 @@
+//! What KVM says of itself, before any VM is made.
+
+use super::KvmLimits;
+
+impl KvmLimits {
+    /// Asks `/dev/kvm`; none if it cannot be opened (the Inventory says why).
+    pub fn query() -> Option<Self> {
+        let kvm = kvm_ioctls::Kvm::new().ok()?;
+        Some(Self {
+            max_cpus: u16::try_from(kvm.get_max_vcpus()).unwrap_or(u16::MAX),
+            // 40 bits are what a kernel without the capability has.
+            ipa_bits: match kvm.get_host_ipa_limit() {
+                bits @ 1..=52 => bits as u8,
+                _ => 40,
+            },
+        })
+    }
+}
