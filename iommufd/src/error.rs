@@ -65,7 +65,9 @@ impl fmt::Display for Call {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no `/dev/iommu`.
-    #[error("no /dev/iommu: the host kernel lacks iommufd (CONFIG_IOMMUFD), or the module is not loaded (modprobe iommufd)")]
+    #[error(
+        "no /dev/iommu: the host kernel lacks iommufd (CONFIG_IOMMUFD), or the module is not loaded (modprobe iommufd)"
+    )]
     NoIommufd,
     /// This user may not open `/dev/iommu`.
     #[error("no permission to open /dev/iommu: run as root or give this user read and write access to it")]
@@ -164,7 +166,9 @@ pub enum Error {
         needed: u64,
     },
     /// EINVAL or EEXIST on a mapping.
-    #[error("cannot map {length:#x} bytes at iova {iova:#x}: the range is misaligned, reserved or already mapped, or the file is no memfd")]
+    #[error(
+        "cannot map {length:#x} bytes at iova {iova:#x}: the range is misaligned, reserved or already mapped, or the file is no memfd"
+    )]
     BadMapping {
         /// Where.
         iova: u64,

@@ -96,11 +96,7 @@ pub(crate) fn run(
 
 /// One ioctl. On failure: how many commands it is settled for, as the table above reads, and why.
 /// An illegal command is at that index, and those before it in its block were not issued.
-fn issue_once(
-    kernel: &dyn Kernel,
-    viommu: ViommuId,
-    commands: &[Command],
-) -> Result<(), (usize, InvalidateFailure)> {
+fn issue_once(kernel: &dyn Kernel, viommu: ViommuId, commands: &[Command]) -> Result<(), (usize, InvalidateFailure)> {
     if commands.is_empty() {
         return Ok(()); // the kernel answers EINVAL to an empty batch
     }
@@ -119,9 +115,7 @@ fn issue_once(
 
 fn shifted(failure: InvalidateFailure, by: usize) -> InvalidateFailure {
     match failure {
-        InvalidateFailure::Timeout { block } => {
-            InvalidateFailure::Timeout { block: block.start + by..block.end + by }
-        }
+        InvalidateFailure::Timeout { block } => InvalidateFailure::Timeout { block: block.start + by..block.end + by },
         other => other,
     }
 }

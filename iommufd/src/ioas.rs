@@ -57,11 +57,8 @@ impl Ioas {
 
     /// Unmaps all mappings in a range, which must not cut through one; returns their bytes.
     pub fn unmap(&self, iova: u64, length: u64) -> Result<u64, Error> {
-        let bytes = self
-            .object
-            .kernel()
-            .ioas_unmap(self.id, iova, length)
-            .map_err(|e| Error::failed(Call::IoasUnmap, e))?;
+        let bytes =
+            self.object.kernel().ioas_unmap(self.id, iova, length).map_err(|e| Error::failed(Call::IoasUnmap, e))?;
         self.mapped.fetch_sub(bytes.min(self.mapped_bytes()), Ordering::Relaxed);
         Ok(bytes)
     }

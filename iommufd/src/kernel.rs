@@ -21,14 +21,7 @@ pub trait Kernel: Send + Sync + fmt::Debug {
     /// `IOMMU_IOAS_ALLOC`.
     fn ioas_alloc(&self) -> io::Result<IoasId>;
     /// `IOMMU_IOAS_MAP_FILE`, readable and writeable, at exactly `iova`. All numbers are bytes.
-    fn ioas_map_file(
-        &self,
-        ioas: IoasId,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        length: u64,
-        iova: u64,
-    ) -> io::Result<()>;
+    fn ioas_map_file(&self, ioas: IoasId, file: BorrowedFd<'_>, offset: u64, length: u64, iova: u64) -> io::Result<()>;
     /// `IOMMU_IOAS_UNMAP`; returns the number of bytes that were mapped.
     fn ioas_unmap(&self, ioas: IoasId, iova: u64, length: u64) -> io::Result<u64>;
     /// `IOMMU_IOAS_IOVA_RANGES`.

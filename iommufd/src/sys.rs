@@ -65,14 +65,7 @@ impl Kernel for DevIommu {
         Ok(IoasId(arg.out_ioas_id))
     }
 
-    fn ioas_map_file(
-        &self,
-        ioas: IoasId,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        length: u64,
-        iova: u64,
-    ) -> io::Result<()> {
+    fn ioas_map_file(&self, ioas: IoasId, file: BorrowedFd<'_>, offset: u64, length: u64, iova: u64) -> io::Result<()> {
         let mut arg = uapi::iommu_ioas_map_file {
             size: size::<uapi::iommu_ioas_map_file>(),
             flags: uapi::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
@@ -90,8 +83,7 @@ impl Kernel for DevIommu {
     }
 
     fn ioas_unmap(&self, ioas: IoasId, iova: u64, length: u64) -> io::Result<u64> {
-        let mut arg =
-            uapi::iommu_ioas_unmap { size: size::<uapi::iommu_ioas_unmap>(), ioas_id: ioas.0, iova, length };
+        let mut arg = uapi::iommu_ioas_unmap { size: size::<uapi::iommu_ioas_unmap>(), ioas_id: ioas.0, iova, length };
         // SAFETY: the structure of this ioctl; it holds no pointer.
         unsafe { self.call(uapi::IOMMUFD_CMD_IOAS_UNMAP, &mut arg)? };
         Ok(arg.length)

@@ -29,13 +29,12 @@ impl Vdevice {
         device: DeviceId,
         stream: u32,
     ) -> Result<Self, Error> {
-        let id =
-            kernel.vdevice_alloc(viommu.id(), device, stream.into()).map_err(|e| match e.raw_os_error() {
-                Some(libc::EEXIST) => Error::StreamTaken { device, stream },
-                Some(libc::EINVAL) => Error::OtherSmmu { device, call: Call::VdeviceAlloc },
-                Some(libc::EOPNOTSUPP) => Error::ManyStreams { device },
-                _ => Error::failed(Call::VdeviceAlloc, e),
-            })?;
+        let id = kernel.vdevice_alloc(viommu.id(), device, stream.into()).map_err(|e| match e.raw_os_error() {
+            Some(libc::EEXIST) => Error::StreamTaken { device, stream },
+            Some(libc::EINVAL) => Error::OtherSmmu { device, call: Call::VdeviceAlloc },
+            Some(libc::EOPNOTSUPP) => Error::ManyStreams { device },
+            _ => Error::failed(Call::VdeviceAlloc, e),
+        })?;
         Ok(Self { object: Object::new(kernel, "vdevice", id.0), id, device, stream, _viommu: viommu.clone() })
     }
 

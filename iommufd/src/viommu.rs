@@ -42,11 +42,7 @@ pub struct Viommu {
 }
 
 impl Viommu {
-    pub(crate) fn alloc(
-        parent: &Arc<NestParent>,
-        kernel: &Arc<dyn Kernel>,
-        device: DeviceId,
-    ) -> Result<Self, Error> {
+    pub(crate) fn alloc(parent: &Arc<NestParent>, kernel: &Arc<dyn Kernel>, device: DeviceId) -> Result<Self, Error> {
         let hw_info = kernel.hw_info(device).map_err(|e| Error::failed(Call::GetHwInfo, e))?;
         let id = kernel.viommu_alloc(device, parent.id()).map_err(|e| match e.raw_os_error() {
             Some(libc::EOPNOTSUPP) => Error::NoCoherency { device },
@@ -104,8 +100,7 @@ impl Viommu {
     /// ATC_INV, with virtual StreamIDs; VMIDs are ignored. After an [`InvalidateError`] exactly the first `handled`
     /// commands are known to be executed. Batches of one vIOMMU are to be sent by one thread at a time.
     pub fn invalidate(&self, commands: &[Command]) -> Result<(), InvalidateError> {
-        let repeat =
-            self.hw_info.smmu.is_some_and(|smmu| smmu.flags.contains(SmmuV3Flags::ERRATA_REPEAT_TLBI_CFGI));
+        let repeat = self.hw_info.smmu.is_some_and(|smmu| smmu.flags.contains(SmmuV3Flags::ERRATA_REPEAT_TLBI_CFGI));
         let (calls, result) = invalidate::run(&**self.object.kernel(), self.id, commands, repeat);
         self.counters.invalidate_calls.fetch_add(calls, Ordering::Relaxed);
         self.counters.invalidate_commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
