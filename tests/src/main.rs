@@ -1,3 +1,8 @@
-//! `cargo lab`.
+//! `cargo lab`: see `docs/lab.md`.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nestling_lab::cli::main()
+}
