@@ -1,4 +1,4 @@
-//! SPCR (Serial Port Console Redirection Table, revision 2): the PL011 is the console.
+//! SPCR (Serial Port Console Redirection Table, revision 4): the PL011 is the console.
 //!
 //! Linux makes it the preferred console and, with a bare `earlycon`, prints on it from the start
 //! (drivers/acpi/spcr.c). `acpi_tables` has the RISC-V form only.
@@ -11,7 +11,8 @@ use zerocopy::{
 
 use crate::{description::WiredDevice, sdt, uart};
 
-const REVISION: u8 = 2;
+/// The layout that `iasl` decodes, whatever the revision says.
+const REVISION: u8 = 4;
 
 /// Interrupt type: bit 3 = Arm GIC.
 const ARMH_GIC: u8 = 1 << 3;
@@ -44,11 +45,18 @@ struct Body {
     pci_function: u8,
     pci_flags: U32,
     pci_segment: u8,
-    _reserved1: U32,
+    uart_clock_frequency: U32,
+    precise_baud_rate: U32,
+    name_length: U16,
+    name_offset: U16,
 }
+
+/// Offset of the namespace string: behind the table header and [`Body`].
+const NAME_OFFSET: usize = 36 + size_of::<Body>();
 
 /// The table.
 pub(crate) fn build(serial: &WiredDevice) -> Vec<u8> {
+    let name = [uart::PATH.as_bytes(), &[0]].concat();
     let body = Body {
         interface_type: uart::PL011 as u8,
         _reserved0: [0; 3],
@@ -69,7 +77,11 @@ pub(crate) fn build(serial: &WiredDevice) -> Vec<u8> {
         pci_function: 0,
         pci_flags: 0.into(),
         pci_segment: 0,
-        _reserved1: 0.into(),
+        // 0: not known, and the baud rate above counts.
+        uart_clock_frequency: 0.into(),
+        precise_baud_rate: 0.into(),
+        name_length: (name.len() as u16).into(),
+        name_offset: (NAME_OFFSET as u16).into(),
     };
-    sdt::table(*b"SPCR", REVISION, body.as_bytes())
+    sdt::table(*b"SPCR", REVISION, &[body.as_bytes(), &name].concat())
 }

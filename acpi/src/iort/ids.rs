@@ -26,7 +26,7 @@ impl IdRange {
 impl From<BusRange> for IdRange {
     fn from(buses: BusRange) -> Self {
         let last = buses.last.max(buses.first);
-        Self { base: u32::from(buses.first) * BUS, count: u32::from(last - buses.first + 1) * BUS }
+        Self { base: u32::from(buses.first) * BUS, count: (u32::from(last - buses.first) + 1) * BUS }
     }
 }
 
@@ -106,6 +106,12 @@ mod tests {
         let union =
             union(&[buses(0x42, 0x43), buses(0x40, 0x40), buses(0x41, 0x41), buses(0x43, 0x43), buses(0xff, 0xff)]);
         assert_eq!(union, [ids(0x4000, 0x400), ids(0xff00, 0x100)]);
+    }
+
+    #[test]
+    fn all_buses_are_the_whole_segment() {
+        assert_eq!(IdRange::from(buses(0, 255)), IdRange::SEGMENT);
+        assert_eq!(partition([(buses(0, 255), 'a')]), [(IdRange::SEGMENT, Some('a'))]);
     }
 
     #[test]
