@@ -9,7 +9,7 @@ use common::{BASE, grace, plain};
 use nestling_acpi::{Description, build};
 
 /// The first version that knows IORT E.d.
-const OLDEST: u32 = 2022_03_31;
+const OLDEST: u32 = 20220331;
 
 /// Says why, if `iasl` cannot judge the tables.
 fn iasl_is_missing() -> Option<String> {
