@@ -9,6 +9,7 @@ pub mod bus;
 pub mod interrupt;
 pub mod mapping;
 pub mod pci;
+pub mod smmuv3;
 pub mod power;
 pub mod rtc;
 pub mod serial;

@@ -1,0 +1,72 @@
+//! Event records to the guest (IHI 0070, sections 7.2 to 7.4).
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::model::{Smmuv3, State};
+use super::physical::{EventWords, HostEvent};
+use super::spec::event::EVENT_SIZE;
+use super::spec::registers::Gerror;
+
+impl Smmuv3 {
+    /// Moves all pending host events to the guest's queue; one interrupt for all of them.
+    pub(super) fn forward_events(&self, state: &mut State) {
+        let mut news = false;
+        self.physical.drain_events(&mut |event| {
+            news |= match event {
+                HostEvent::Record(record) => self.write_event(state, record),
+                HostEvent::Lost(count) => {
+                    state.stats.lost_events += u64::from(count);
+                    state.registers.cr0.eventqen() && set_overflow(state)
+                }
+            }
+        });
+        if news {
+            self.event_interrupt(state);
+        }
+    }
+
+    /// Records an event of the model's own.
+    pub(super) fn record_event(&self, state: &mut State, record: EventWords) {
+        if self.write_event(state, record) {
+            self.event_interrupt(state);
+        }
+    }
+
+    /// Returns whether the guest has something new to see.
+    fn write_event(&self, state: &mut State, record: EventWords) -> bool {
+        if !state.registers.cr0.eventqen() {
+            state.stats.lost_events += 1;
+            return false;
+        }
+        let queue = state.registers.event_queue();
+        let producer = state.registers.eventq_prod.index();
+        if queue.is_full(producer, state.registers.eventq_cons.index()) {
+            state.stats.lost_events += 1;
+            return set_overflow(state);
+        }
+        let mut bytes = [0; EVENT_SIZE as usize];
+        for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(record) {
+            *bytes = word.to_le_bytes();
+        }
+        let address = queue.address(producer, EVENT_SIZE);
+        if self.memory.write_slice(&bytes, GuestAddress(address)).is_err() {
+            state.stats.lost_events += 1;
+            self.complain(state, format_args!("event queue entry at {address:#x} is not in memory"));
+            self.global_error(state, Gerror::new().with_eventq_abt_err(true));
+            return false;
+        }
+        state.registers.eventq_prod.set_index(queue.advance(producer, 1));
+        state.stats.events += 1;
+        true
+    }
+}
+
+/// Shows that records were lost; nothing changes while the guest has not acknowledged the last time (section 7.4).
+fn set_overflow(state: &mut State) -> bool {
+    let acknowledged = state.registers.eventq_cons.overflow();
+    if state.registers.eventq_prod.overflow() != acknowledged {
+        return false;
+    }
+    state.registers.eventq_prod.set_overflow(!acknowledged);
+    true
+}

@@ -1,0 +1,182 @@
+//! One vSMMU: its state, its lock, and what the rest of the machine calls.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vm_memory::GuestMemoryMmap;
+
+use super::batch::Batch;
+use super::capabilities::Features;
+use super::decode::Decoder;
+use super::interrupts::Interrupts;
+use super::limit::RateLimit;
+use super::physical::PhysicalSmmu;
+use super::registers::{Effect, Registers};
+use super::spec::registers::REGISTER_SPACE;
+use super::stats::Stats;
+use super::streams::Cause;
+use crate::bus::MmioDevice;
+
+/// What distinguishes one vSMMU from another.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name in messages: `vsmmu0`.
+    pub name: String,
+    /// What the guest sees in the identification registers, from [`capabilities::negotiate`].
+    ///
+    /// [`capabilities::negotiate`]: super::capabilities::negotiate
+    pub features: Features,
+}
+
+/// A vSMMUv3: both register pages ([`REGISTER_SPACE`] bytes) and what is behind them.
+pub struct Smmuv3 {
+    name: String,
+    pub(super) physical: Arc<dyn PhysicalSmmu>,
+    pub(super) memory: GuestMemoryMmap,
+    pub(super) interrupts: Interrupts,
+    pub(super) decoder: Decoder,
+    state: Mutex<State>,
+}
+
+/// All that changes, under one lock.
+pub(super) struct State {
+    pub(super) registers: Registers,
+    pub(super) batch: Batch,
+    /// Reused for the StreamIDs of a range.
+    pub(super) stream_ids: Vec<u32>,
+    /// Streams whose ATC does not answer any more; their CMD_ATC_INVs are dropped until they get a new configuration.
+    pub(super) dead_atcs: Vec<u32>,
+    /// An ATC invalidation timed out since the last CMD_SYNC.
+    pub(super) atc_timeout: bool,
+    pub(super) stats: Stats,
+    limit: RateLimit,
+}
+
+impl Smmuv3 {
+    /// A vSMMU after reset, in front of `physical`; every device there gets the configuration of a reset SMMU (bypass).
+    pub fn new(
+        config: Config,
+        physical: Arc<dyn PhysicalSmmu>,
+        memory: GuestMemoryMmap,
+        interrupts: Interrupts,
+    ) -> Arc<Self> {
+        let smmu = Self {
+            name: config.name,
+            physical,
+            memory,
+            interrupts,
+            decoder: Decoder::new(&config.features),
+            state: Mutex::new(State {
+                registers: Registers::new(config.features),
+                batch: Batch::new(),
+                stream_ids: Vec::new(),
+                dead_atcs: Vec::new(),
+                atc_timeout: false,
+                stats: Stats::default(),
+                limit: RateLimit::default(),
+            }),
+        };
+        smmu.configure_all(&mut smmu.lock());
+        Arc::new(smmu)
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// To be called after a device appeared behind the vSMMU while it is in use: gives its stream the configuration
+    /// that the guest's stream table has for it.
+    pub fn stream_added(&self, stream_id: u32) {
+        let mut state = self.lock();
+        self.configure(&mut state, stream_id, Cause::Change);
+    }
+
+    /// To be called when [`event_fd`](Self::event_fd) is readable: moves the host's events to the guest's queue.
+    pub fn events_ready(&self) {
+        self.forward_events(&mut self.lock());
+    }
+
+    /// Readable while host events are pending; poll it for input (level-triggered).
+    pub fn event_fd(&self) -> Option<RawFd> {
+        self.physical.event_fd()
+    }
+
+    /// Back to the state after power-on: streams bypass, cached translations are gone, pending events are dropped.
+    /// Devices should have been reset before, so that none of their old DMA meets the new world.
+    pub fn reset(&self) {
+        let mut state = self.lock();
+        state.registers = Registers::new(*state.registers.features());
+        state.batch.clear();
+        state.dead_atcs.clear();
+        state.atc_timeout = false;
+        self.configure_all(&mut state);
+        self.invalidate_everything(&mut state);
+        self.physical.drain_events(&mut |_| {});
+    }
+
+    /// Counters since it was made.
+    pub fn stats(&self) -> Stats {
+        let stats = self.lock().stats;
+        Stats { invalidation_ioctls: self.physical.invalidation_calls(), ..stats }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere must not become one of every vCPU.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs what the guest or the host did wrong, at a limited rate.
+    pub(super) fn complain(&self, state: &mut State, what: fmt::Arguments<'_>) {
+        match state.limit.pass() {
+            Some(0) => log::warn!("{}: {what}", self.name),
+            Some(suppressed) => log::warn!("{}: {what} ({suppressed} messages suppressed)", self.name),
+            None => {}
+        }
+    }
+
+    fn write_register(&self, state: &mut State, offset: u64, value: u32) {
+        let Effect { commands, translation, ignored } = state.registers.write(offset, value);
+        if ignored {
+            state.stats.ignored_accesses += 1;
+            log::debug!("{}: write of {value:#x} to register {offset:#x} is not allowed now", self.name);
+        }
+        if translation {
+            self.configure_all(state);
+        }
+        if commands {
+            self.consume_commands(state);
+        }
+    }
+}
+
+/// Whether the architecture has such an access: 4 or 8 bytes, aligned, inside the register pages (section 6.2).
+fn is_register_access(offset: u64, length: usize) -> bool {
+    matches!(length, 4 | 8) && offset.is_multiple_of(length as u64) && offset < REGISTER_SPACE
+}
+
+impl MmioDevice for Smmuv3 {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut state = self.lock();
+        if !is_register_access(offset, data.len()) {
+            state.stats.ignored_accesses += 1;
+            data.fill(0);
+            return;
+        }
+        for (offset, half) in (offset..).step_by(4).zip(data.chunks_exact_mut(4)) {
+            half.copy_from_slice(&state.registers.read(offset).to_le_bytes());
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let mut state = self.lock();
+        if !is_register_access(offset, data.len()) {
+            state.stats.ignored_accesses += 1;
+            return;
+        }
+        for (offset, half) in (offset..).step_by(4).zip(data.as_chunks::<4>().0) {
+            self.write_register(&mut state, offset, u32::from_le_bytes(*half));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The way to hardware: what the vSMMU model needs from whoever really translates DMA.
+
+use std::fmt;
+use std::os::fd::RawFd;
+
+use super::spec::event::EVENT_SIZE;
+
+/// A command as the guest wrote it, masked to what a nested host accepts: two little-endian words.
+pub type CommandWords = [u64; 2];
+
+/// An event record as it is written to the guest's event queue.
+pub type EventWords = [u64; EVENT_SIZE as usize / 8];
+
+/// What is done with the transactions of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamConfig {
+    /// They are terminated, without an event.
+    Abort,
+    /// They pass stage 1 untranslated.
+    Bypass,
+    /// The guest's stage 1 translates them.
+    Stage1(Stage1),
+}
+
+/// The first two words of a stage 1 stream table entry, masked to the bits that a nested host accepts
+/// (`STRTAB_STE_*_NESTING_ALLOWED` in the kernel's arm-smmu-v3.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage1(pub [u64; 2]);
+
+/// What [`PhysicalSmmu::install`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// The stream has the new configuration.
+    Replaced,
+    /// It already had it. Cached context descriptors are still there.
+    Unchanged,
+    /// No device has this StreamID: an emulated root port, or an empty slot.
+    NoDevice,
+}
+
+/// Why a stream did not get its configuration. The stream aborts now.
+#[derive(Debug, thiserror::Error)]
+#[error("stream {stream_id:#x} cannot be configured and is aborted")]
+pub struct InstallError {
+    /// Its StreamID.
+    pub stream_id: u32,
+    /// What the host answered.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Why a batch of invalidations was not executed as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidateError {
+    /// The host refuses command `index`. Those before it are done, those from it on are not.
+    #[error("the host refuses command {index} of the batch")]
+    Refused {
+        /// Index in the batch.
+        index: usize,
+    },
+    /// The host waited in vain for the completion of commands `first..end`. Those before `first` are done, those from `end` on are not.
+    #[error("the host got no completion for commands {first}..{end} of the batch")]
+    Timeout {
+        /// First command whose completion is unknown.
+        first: usize,
+        /// Behind the last command whose completion is unknown.
+        end: usize,
+    },
+    /// The host failed; nothing is known about any command.
+    #[error("the host cannot execute the batch")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What comes out of the host's event queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostEvent {
+    /// A record; its StreamID is the guest's.
+    Record(EventWords),
+    /// The host dropped this many records here.
+    Lost(u32),
+}
+
+/// Registers and abilities of the host SMMU and of the kernel's nesting, from which the guest's are negotiated.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostCapabilities {
+    /// SMMU_IDR0 to SMMU_IDR5 as the hardware has them.
+    pub idr: [u32; 6],
+    /// SMMU_IIDR.
+    pub iidr: u32,
+    /// SMMU_AIDR.
+    pub aidr: u32,
+    /// Whether every device behind this vSMMU, and the way to it, can use ATS.
+    pub ats: bool,
+}
+
+impl fmt::Debug for HostCapabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "idr {:#010x?} iidr {:#x} aidr {:#x} ats {}", self.idr, self.iidr, self.aidr, self.ats)
+    }
+}
+
+/// Who really translates: the host's SMMU through iommufd, a software walker, or a fake in tests.
+///
+/// The model calls it with its own lock held and in the order of the guest's commands; each function returns when its
+/// work is done.
+pub trait PhysicalSmmu: Send + Sync {
+    /// What the hardware can do.
+    fn capabilities(&self) -> HostCapabilities;
+
+    /// Appends the StreamIDs of all devices, in any order.
+    fn streams(&self, into: &mut Vec<u32>);
+
+    /// Whether a device has this StreamID. Called for each command that names one.
+    fn has_stream(&self, stream_id: u32) -> bool;
+
+    /// Gives a stream its configuration. From one stage 1 to the next there is no moment of abort. On failure the
+    /// stream aborts: it never keeps what the guest has taken away.
+    fn install(&self, stream_id: u32, config: StreamConfig) -> Result<Installed, InstallError>;
+
+    /// Executes invalidations in order. Only TLBI_NH_*, TLBI_NSNH_ALL, CFGI_CD, CFGI_CD_ALL and ATC_INV come here,
+    /// valid, and only with StreamIDs for which [`has_stream`](Self::has_stream) holds.
+    fn invalidate(&self, commands: &[CommandWords]) -> Result<(), InvalidateError>;
+
+    /// Takes all pending events, oldest first.
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent));
+
+    /// Readable while events are pending; none if there are never events.
+    fn event_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// System calls that carried invalidations so far.
+    fn invalidation_calls(&self) -> u64;
+}
