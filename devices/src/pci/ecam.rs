@@ -43,7 +43,7 @@ impl MmioDevice for Ecam {
         if piece == 0 {
             return;
         }
-        for (at, chunk) in (offset..).step_by(piece).zip(data.chunks_exact_mut(piece)) {
+        for (at, chunk) in (offset..ECAM_SIZE).step_by(piece).zip(data.chunks_exact_mut(piece)) {
             if let Some((target, register)) = Self::split(at) {
                 self.segment.config_read(target, register, chunk);
             }
@@ -55,7 +55,7 @@ impl MmioDevice for Ecam {
         if piece == 0 {
             return;
         }
-        for (at, chunk) in (offset..).step_by(piece).zip(data.chunks_exact(piece)) {
+        for (at, chunk) in (offset..ECAM_SIZE).step_by(piece).zip(data.chunks_exact(piece)) {
             if let Some((target, register)) = Self::split(at) {
                 self.segment.config_write(target, register, chunk);
             }

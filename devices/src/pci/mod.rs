@@ -4,6 +4,8 @@ mod address;
 pub mod bar;
 pub mod config;
 mod ecam;
+#[cfg(test)]
+mod fakes;
 mod function;
 mod hierarchy;
 mod host_bridge;

@@ -140,7 +140,7 @@ impl MmioDevice for Msix {
             return;
         }
         let state = self.lock();
-        for (at, chunk) in (offset..).step_by(4).zip(data.chunks_exact_mut(4)) {
+        for (at, chunk) in (offset..BAR_SIZE).step_by(4).zip(data.chunks_exact_mut(4)) {
             chunk.copy_from_slice(&state.word(at).to_le_bytes());
         }
     }

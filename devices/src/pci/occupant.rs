@@ -64,10 +64,6 @@ impl Bus {
         self.functions.read().unwrap_or_else(|e| e.into_inner()).get(&devfn).cloned()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.functions.read().unwrap_or_else(|e| e.into_inner()).is_empty()
-    }
-
     /// Calls `visit` for each function in ascending order, without the lock: a function may take its time.
     pub fn for_each(&self, mut visit: impl FnMut(u8, &Occupant)) {
         let functions = self.functions.read().unwrap_or_else(|e| e.into_inner()).clone();

@@ -227,6 +227,8 @@ pub mod express {
     /// Length of the capability in bytes.
     pub const LENGTH: u16 = 0x3c;
 
+    /// Link Disable in Link Control.
+    pub const LINK_DISABLE: u16 = 1 << 4;
     /// Data Link Layer Link Active in Link Status.
     pub const LINK_ACTIVE: u16 = 1 << 13;
     /// ARI Forwarding in Device Capabilities 2 (Supported) and Device Control 2 (Enable).

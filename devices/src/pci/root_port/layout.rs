@@ -143,7 +143,7 @@ fn pci_express(space: &mut ConfigBuilder, config: &RootPortConfig) -> u16 {
 fn link(space: &mut ConfigBuilder, at: u16, config: &RootPortConfig) {
     const LINK_ACTIVE_REPORTING: u32 = 1 << 20;
     const ASPM_OPTIONALITY: u32 = 1 << 22;
-    /// ASPM control, link disable, common clock, extended synch; what is written is kept and has no effect.
+    /// ASPM, Link Disable, common clock and extended synch; of these only Link Disable has an effect.
     const LINK_CONTROL: u16 = 0b1101_0011;
     const TARGET_SPEED: u16 = 0xf;
     let Link { speed, width } = config.link;
@@ -188,8 +188,10 @@ fn advanced_error_reporting(space: &mut ConfigBuilder) {
     const FATAL: u32 = 0x0046_2030;
     /// 7.8.4.5.
     const CORRECTABLE: u32 = 0xf1c1;
-    /// Advisory Non-Fatal and Header Log Overflow are masked from the start (7.8.4.6).
-    const CORRECTABLE_MASK: u32 = 0xa000;
+    /// Advisory Non-Fatal, Corrected Internal and Header Log Overflow are masked from the start (7.8.4.6).
+    const CORRECTABLE_MASK: u32 = 0xe000;
+    /// And so are Uncorrectable Internal errors (7.8.4.3).
+    const UNCORRECTABLE_MASK: u32 = 1 << 22;
     /// Three reporting enables (7.8.4.9).
     const ROOT_COMMAND: u32 = 0b111;
     /// Status bits 6:0 (7.8.4.10); the interrupt message number in 31:27 is 0.
@@ -197,7 +199,7 @@ fn advanced_error_reporting(space: &mut ConfigBuilder) {
     let at = space.extended_capability(extended::ADVANCED_ERROR_REPORTING, 2, LENGTH);
     space
         .clear_on_one_u32(at + 0x04, UNCORRECTABLE)
-        .u32(at + 0x08, 0, UNCORRECTABLE)
+        .u32(at + 0x08, UNCORRECTABLE_MASK, UNCORRECTABLE)
         .u32(at + 0x0c, FATAL, UNCORRECTABLE)
         .clear_on_one_u32(at + 0x10, CORRECTABLE)
         .u32(at + 0x14, CORRECTABLE_MASK, CORRECTABLE)

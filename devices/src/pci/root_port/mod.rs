@@ -3,12 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
 mod layout;
 mod slot;
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::bar::MmioBar;
 use super::config::ConfigSpace;
@@ -18,115 +18,14 @@ use super::spec::{BridgeControl, Command, express, header};
 use super::{Bdf, PciFunction};
 use crate::bus::MmioBus;
 use crate::interrupt::MsiTarget;
+pub use config::{Error, Link, LinkSpeed, RootPortConfig};
 use layout::Layout;
 use slot::Slot;
 
-/// Granule of the bridge windows (7.5.1.3.8).
-const MIB: u64 = 1 << 20;
+/// Device 0, function 0: with it the slot is occupied.
+const FUNCTION_0: u8 = 0;
 
-/// Speed of a link (7.5.3.18, Supported Link Speeds Vector).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum LinkSpeed {
-    /// 2.5 GT/s.
-    Gen1 = 1,
-    /// 5 GT/s.
-    Gen2 = 2,
-    /// 8 GT/s.
-    Gen3 = 3,
-    /// 16 GT/s.
-    Gen4 = 4,
-    /// 32 GT/s.
-    #[default]
-    Gen5 = 5,
-    /// 64 GT/s.
-    Gen6 = 6,
-}
-
-/// What the port says of its link. A driver that tunes itself by it wants the link of the host's port here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its speed.
-    pub speed: LinkSpeed,
-    /// Lanes: 1, 2, 4, 8, 16 or 32.
-    pub width: u8,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self { speed: LinkSpeed::default(), width: 16 }
-    }
-}
-
-/// What a root port is at power-on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootPortConfig {
-    /// Physical slot number, below 8192, unique in the machine.
-    pub slot: u16,
-    /// The root bus that the port is on.
-    pub primary_bus: u8,
-    /// Bus behind the port.
-    pub secondary_bus: u8,
-    /// Last bus behind the port.
-    pub subordinate_bus: u8,
-    /// Memory window in granules of 1 MiB below 4 GiB; empty for none.
-    pub memory: Range<u64>,
-    /// Prefetchable window in granules of 1 MiB; empty for none.
-    pub prefetchable: Range<u64>,
-    /// Address of BAR 0, 4 KiB ([`BAR_SIZE`]); a 64-bit BAR if it lies above 4 GiB.
-    pub bar0: u64,
-    /// Its link.
-    pub link: Link,
-}
-
-/// Why there can be no such root port or function behind it.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Error {
-    /// A slot number of more than 13 bits.
-    #[error("root port slot {0}: slot numbers are below 8192")]
-    SlotNumber(u16),
-    /// Bus numbers that do not ascend from primary to subordinate.
-    #[error(
-        "root port slot {slot}: buses {secondary:#04x} to {subordinate:#04x} do not follow its root bus {primary:#04x}"
-    )]
-    Buses {
-        /// The port's slot.
-        slot: u16,
-        /// Its root bus.
-        primary: u8,
-        /// First bus behind it.
-        secondary: u8,
-        /// Last bus behind it.
-        subordinate: u8,
-    },
-    /// A window that the bridge registers cannot hold.
-    #[error("root port slot {slot}: window {:#x}..{:#x} is not in granules of 1 MiB{}", .window.start, .window.end,
-        if *.below_4g { " below 4 GiB" } else { "" })]
-    Window {
-        /// The port's slot.
-        slot: u16,
-        /// The window.
-        window: Range<u64>,
-        /// Whether it must lie below 4 GiB.
-        below_4g: bool,
-    },
-    /// BAR 0 is not aligned to its size.
-    #[error("root port slot {slot}: bar 0 at {address:#x} is not aligned to {BAR_SIZE:#x}")]
-    Bar {
-        /// The port's slot.
-        slot: u16,
-        /// The address.
-        address: u64,
-    },
-    /// The function number behind the port is taken.
-    #[error("root port slot {slot}: device and function {devfn:#04x} behind it are taken")]
-    Occupied {
-        /// The port's slot.
-        slot: u16,
-        /// Device (bits 7:3) and function (2:0).
-        devfn: u8,
-    },
-}
+type PowerOffHook = Box<dyn Fn() + Send + Sync>;
 
 struct State {
     config: ConfigSpace,
@@ -141,6 +40,7 @@ pub struct RootPort {
     msix: Arc<Msix>,
     behind: Bus,
     state: Mutex<State>,
+    power_off_hook: OnceLock<PowerOffHook>,
     misplaced_bars: AtomicU64,
 }
 
@@ -148,7 +48,7 @@ impl RootPort {
     /// A port with an empty slot. Its BAR 0 shows on `mmio` while the guest enables memory space, and its interrupts
     /// go to `target`.
     pub fn new(config: RootPortConfig, mmio: Arc<MmioBus>, target: Arc<dyn MsiTarget>) -> Result<Self, Error> {
-        check(&config)?;
+        config::check(&config)?;
         // One vector for hot-plug, PME and errors alike: the message numbers in the capabilities stay 0.
         let msix = Arc::new(Msix::new(1, target));
         let (space, layout) = layout::build(&config, &msix);
@@ -163,6 +63,7 @@ impl RootPort {
             msix,
             behind: Bus::default(),
             state: Mutex::new(state),
+            power_off_hook: OnceLock::new(),
             misplaced_bars: AtomicU64::new(0),
         })
     }
@@ -172,26 +73,58 @@ impl RootPort {
         self.slot_number
     }
 
-    /// Puts a function behind the port, at device (bits 7:3) and function (2:0) `devfn` of its secondary bus; with
-    /// the first one the slot becomes occupied and, in a running guest that listens, hot-plug begins.
-    ///
-    /// A guest reaches device numbers other than 0 only with ARI forwarding enabled (6.13).
+    /// Puts a function behind the port before the guest runs, at device (bits 7:3) and function (2:0) `devfn` of its
+    /// secondary bus. A guest reaches devices other than 0 only by ARI forwarding (6.13).
     pub fn plug(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
-        let occupant = Arc::new(Occupant::new(function));
-        if !self.behind.insert(devfn, occupant.clone()) {
-            return Err(Error::Occupied { slot: self.slot_number, devfn });
-        }
-        let secondary = self.lock().config.get_u8(header::SECONDARY_BUS);
-        occupant.announce(Bdf::from_devfn(secondary, devfn));
+        self.insert(devfn, function)?;
+        let mut state = self.lock();
+        self.slot.power_on(&mut state.config, self.is_occupied());
+        Ok(())
+    }
+
+    /// Puts a function behind the port of a running guest. Function 0 goes last: with it the guest is told that the
+    /// slot is occupied.
+    pub fn hot_plug(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
+        self.insert(devfn, function)?;
         self.update_presence();
         Ok(())
     }
 
-    /// Takes the function at `devfn` away, as if it were pulled out; with the last one the slot becomes empty.
+    /// Presses the attention button of an occupied slot: asks the guest to let go of what is in it (6.7.1.5). When it
+    /// has, it switches the slot off: see [`RootPort::on_power_off`].
+    pub fn press_attention_button(&self) {
+        let mut state = self.lock();
+        if self.slot.press_attention_button(&mut state.config) {
+            self.msix.notify(0);
+        }
+    }
+
+    /// Calls `hook` after the guest switched the occupied slot off and the functions in it were reset. It runs on a
+    /// vCPU thread. Set once; a second one is ignored.
+    pub fn on_power_off(&self, hook: impl Fn() + Send + Sync + 'static) {
+        let _ = self.power_off_hook.set(Box::new(hook));
+    }
+
+    /// Takes the function at `devfn` away. The slot is empty without function 0; a guest that did not switch it off
+    /// before sees a surprise removal.
     pub fn unplug(&self, devfn: u8) -> Option<Arc<dyn PciFunction>> {
         let occupant = self.behind.remove(devfn)?;
         self.update_presence();
         Some(occupant.function().clone())
+    }
+
+    fn insert(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
+        let occupant = Arc::new(Occupant::new(function));
+        if !self.behind.insert(devfn, occupant.clone()) {
+            return Err(Error::Occupied { slot: self.slot_number, devfn });
+        }
+        let (secondary, _) = self.bus_numbers();
+        occupant.announce(Bdf::from_devfn(secondary, devfn));
+        Ok(())
+    }
+
+    fn is_occupied(&self) -> bool {
+        self.behind.get(FUNCTION_0).is_some()
     }
 
     /// Whether requests for `bus` go to the other side of the port, by the bus numbers as they are now.
@@ -230,7 +163,7 @@ impl RootPort {
 
     fn update_presence(&self) {
         let mut state = self.lock();
-        if self.slot.set_present(&mut state.config, !self.behind.is_empty()) {
+        if self.slot.set_present(&mut state.config, self.is_occupied()) {
             self.msix.notify(0);
         }
     }
@@ -277,6 +210,9 @@ impl PciFunction for RootPort {
         if bus_reset || outcome.power_lost {
             self.behind.for_each(|_, occupant| occupant.function().reset());
         }
+        if let Some(hook) = self.power_off_hook.get().filter(|_| outcome.power_lost && self.is_occupied()) {
+            hook();
+        }
     }
 
     /// Resets the port alone; the slot keeps what is in it.
@@ -286,33 +222,12 @@ impl PciFunction for RootPort {
         state.config.reset();
         self.place_bar0(state);
         self.msix.reset();
-        self.slot.power_on(&mut state.config, !self.behind.is_empty());
+        self.slot.power_on(&mut state.config, self.is_occupied());
     }
 
     fn on_requester_id(&self, id: Bdf) {
         self.msix.set_requester_id(id);
     }
-}
-
-fn check(config: &RootPortConfig) -> Result<(), Error> {
-    let slot = config.slot;
-    if slot >= 1 << 13 {
-        return Err(Error::SlotNumber(slot));
-    }
-    let (primary, secondary, subordinate) = (config.primary_bus, config.secondary_bus, config.subordinate_bus);
-    if secondary <= primary || subordinate < secondary {
-        return Err(Error::Buses { slot, primary, secondary, subordinate });
-    }
-    for (window, below_4g) in [(&config.memory, true), (&config.prefetchable, false)] {
-        let aligned = window.start.is_multiple_of(MIB) && window.end.is_multiple_of(MIB);
-        if !window.is_empty() && (!aligned || below_4g && window.end > 1 << 32) {
-            return Err(Error::Window { slot, window: window.clone(), below_4g });
-        }
-    }
-    if !config.bar0.is_multiple_of(BAR_SIZE) {
-        return Err(Error::Bar { slot, address: config.bar0 });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

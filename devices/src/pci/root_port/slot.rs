@@ -12,6 +12,7 @@ pub(super) struct Slot {
 
 /// What was so before the guest wrote.
 pub(super) struct Snapshot {
+    power: bool,
     link_up: bool,
     interrupt: bool,
 }
@@ -20,7 +21,7 @@ pub(super) struct Snapshot {
 pub(super) struct Outcome {
     /// The hot-plug interrupt is to be sent.
     pub interrupt: bool,
-    /// The slot was switched off: what is in it loses its state.
+    /// The slot was switched off: what may be in it loses its state.
     pub power_lost: bool,
 }
 
@@ -40,7 +41,10 @@ impl Slot {
         self.set_link(config, present);
     }
 
-    /// Something was put into the empty slot, or all was taken out of it; `true` if the interrupt is to be sent.
+    /// The slot became occupied or empty; `true` if the interrupt is to be sent.
+    ///
+    /// With a card comes a press of the attention button, as if by whoever put it in: Linux listens to the button
+    /// instead of to presence where there is one, and acts on both at once (drivers/pci/hotplug/pciehp_ctrl.c).
     pub fn set_present(&self, config: &mut ConfigSpace, present: bool) -> bool {
         let before = self.snapshot(config);
         let mut status = self.status(config);
@@ -48,7 +52,16 @@ impl Slot {
             return false;
         }
         status.set(SlotStatus::PRESENT, present);
-        self.set_status(config, status | SlotStatus::PRESENCE_CHANGED);
+        status |= SlotStatus::PRESENCE_CHANGED;
+        status.set(SlotStatus::ATTENTION_BUTTON, present || status.contains(SlotStatus::ATTENTION_BUTTON));
+        self.set_status(config, status);
+        self.follow(config, before).interrupt
+    }
+
+    /// `true` if the interrupt is to be sent.
+    pub fn press_attention_button(&self, config: &mut ConfigSpace) -> bool {
+        let before = self.snapshot(config);
+        self.set_status(config, self.status(config) | SlotStatus::ATTENTION_BUTTON);
         self.follow(config, before).interrupt
     }
 
@@ -57,19 +70,28 @@ impl Slot {
     }
 
     pub fn snapshot(&self, config: &ConfigSpace) -> Snapshot {
-        Snapshot { link_up: self.is_link_up(config), interrupt: self.wants_interrupt(config) }
+        Snapshot {
+            power: self.has_power(config),
+            link_up: self.is_link_up(config),
+            interrupt: self.wants_interrupt(config),
+        }
     }
 
-    /// Draws the conclusions from what changed since `before`: a link is up if the slot is occupied and has power,
-    /// and the interrupt is an edge of "some enabled event is pending" (6.7.3.4).
+    /// Draws the conclusions from what changed since `before`: a link is up if the slot is occupied, has power and
+    /// the link is not disabled, and the interrupt is an edge of "some enabled event is pending" (6.7.3.4).
     pub fn follow(&self, config: &mut ConfigSpace, before: Snapshot) -> Outcome {
-        let power = !self.control(config).contains(SlotControl::POWER_OFF);
-        let link_up = power && self.status(config).contains(SlotStatus::PRESENT);
+        let power = self.has_power(config);
+        let disabled = config.get_u16(self.express + express::LINK_CONTROL) & express::LINK_DISABLE != 0;
+        let link_up = power && !disabled && self.status(config).contains(SlotStatus::PRESENT);
         if link_up != before.link_up {
             self.set_link(config, link_up);
             self.set_status(config, self.status(config) | SlotStatus::LINK_CHANGED);
         }
-        Outcome { interrupt: self.wants_interrupt(config) && !before.interrupt, power_lost: before.link_up && !power }
+        Outcome { interrupt: self.wants_interrupt(config) && !before.interrupt, power_lost: before.power && !power }
+    }
+
+    fn has_power(&self, config: &ConfigSpace) -> bool {
+        !self.control(config).contains(SlotControl::POWER_OFF)
     }
 
     fn wants_interrupt(&self, config: &ConfigSpace) -> bool {
