@@ -29,6 +29,12 @@ pub enum Error {
     /// cargo did not build something.
     #[error("cargo could not build {0}; its messages are above")]
     Build(String),
+    /// A program on this machine took too long.
+    #[error("the program did not end in {} s", limit.as_secs())]
+    Late {
+        /// How long it had.
+        limit: std::time::Duration,
+    },
     /// Standard output or a file.
     #[error("{action} {}", path.display())]
     File {

@@ -7,8 +7,11 @@ use std::sync::atomic::AtomicBool;
 use clap::{Parser, Subcommand};
 
 mod build;
+mod demo;
 mod error;
 mod exec;
+mod native;
+mod report;
 mod shell;
 
 pub use error::Error;
@@ -34,6 +37,8 @@ enum Command {
         #[arg(long)]
         refresh: bool,
     },
+    /// Boot a guest with every device of the host, have it use them, and show what was seen.
+    Demo(demo::Arguments),
     /// Run one aarch64 program in the host; its output and exit status are passed on.
     Exec(exec::Arguments),
     /// Open a shell in the host, with `nestling` in PATH and a guest at hand ($KERNEL, $INITRD).
@@ -63,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
             );
             Ok(ExitCode::SUCCESS)
         }
+        Command::Demo(arguments) => arguments.run(),
         Command::Exec(arguments) => arguments.run(),
         Command::Shell(arguments) => arguments.run(),
     }
