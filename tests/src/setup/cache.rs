@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::error::{Error, io};
 use super::progress::Progress;
 
-/// Under the cache root: what is being made right now. Whatever lies there belongs to the holder of the lock.
+/// Under the cache root: what is being made right now, a folder per kind. It belongs to the holder of the kind's lock.
 const WORK: &str = "work";
 
 /// The cache folder of one user.
@@ -36,20 +36,21 @@ impl Cache {
         self.root.join(format!("{kind}-{key}"))
     }
 
-    /// Waits until nobody else is making anything in this cache, and says for whom it waits.
+    /// Waits until nobody else is making an entry of this kind, and says for whom it waits.
     /// What an interrupted maker has left half-made is removed.
-    pub(super) fn lock(&self, progress: &Progress) -> Result<Lock, Error> {
-        fs::create_dir_all(&self.root).map_err(io("create", &self.root))?;
-        let path = self.root.join("lock");
-        let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open().map_err(io("open", &path))?;
+    pub(super) fn lock(&self, kind: &str, progress: &Progress) -> Result<Lock, Error> {
+        let work = self.root.join(WORK);
+        fs::create_dir_all(&work).map_err(io("create", &work))?;
+        let path = work.join(format!("{kind}.lock"));
+        let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(io("open", &path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).map_err(io("read", &path))?;
                 let holder = if holder.is_empty() { "another process" } else { holder.trim() };
-                progress.say(&format!("waiting for {holder}, which is setting up the lab in {}", self.root.display()));
+                progress.say(&format!("waiting for {holder}, which is making {kind} in {}", self.root.display()));
                 file.lock().map_err(io("lock", &path))?;
             }
             Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
@@ -60,14 +61,14 @@ impl Cache {
             writeln!(file, "process {}", std::process::id())
         };
         write(&file).map_err(io("write", &path))?;
-        let work = self.root.join(WORK);
+        let work = work.join(kind);
         remove(&work)?;
         fs::create_dir(&work).map_err(io("create", &work))?;
         Ok(Lock { work, _file: file })
     }
 }
 
-/// The right to make entries; held until dropped. The kernel releases it when the process dies.
+/// The right to make entries of one kind; held until dropped. The kernel releases it when the process dies.
 #[derive(Debug)]
 pub(super) struct Lock {
     work: PathBuf,
@@ -175,10 +176,10 @@ mod tests {
     fn an_interrupted_stage_is_gone_and_never_an_entry() {
         let (_folder, cache) = cache();
         let entry = cache.entry("kernel", "0123");
-        let stage = cache.root().join(WORK).join("kernel");
+        let stage = cache.root().join(WORK).join("kernel/stage");
         fs::create_dir_all(&stage).unwrap();
         fs::write(stage.join("Image"), "half").unwrap();
-        let lock = cache.lock(&Progress::silent()).unwrap();
+        let lock = cache.lock("kernel", &Progress::silent()).unwrap();
         assert!(!stage.exists() && !entry.exists());
 
         let stage = lock.stage("kernel").unwrap();
@@ -190,16 +191,23 @@ mod tests {
     #[test]
     fn the_second_of_two_runs_waits_for_the_first() {
         let (_folder, cache) = cache();
-        let first = cache.lock(&Progress::silent()).unwrap();
+        let first = cache.lock("kernel", &Progress::silent()).unwrap();
         let (tell, told) = mpsc::channel();
         let second = cache.clone();
         let waiter = thread::spawn(move || {
-            let _lock = second.lock(&Progress::silent()).unwrap();
+            let _lock = second.lock("kernel", &Progress::silent()).unwrap();
             tell.send(()).unwrap();
         });
         assert!(told.recv_timeout(Duration::from_millis(100)).is_err());
         drop(first);
         told.recv_timeout(Duration::from_secs(10)).unwrap();
         waiter.join().unwrap();
+    }
+
+    #[test]
+    fn who_makes_another_kind_need_not_wait() {
+        let (_folder, cache) = cache();
+        let _kernel = cache.lock("kernel", &Progress::silent()).unwrap();
+        let _images = cache.lock("images", &Progress::silent()).unwrap();
     }
 }

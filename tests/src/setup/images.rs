@@ -82,14 +82,18 @@ pub(super) fn held(cache: &Cache, userland: &Held) -> Option<(PathBuf, PathBuf)>
     entry.is_dir().then(|| (entry.join(HOST.name), entry.join(GUEST.name)))
 }
 
-/// Packs both images.
-pub(super) fn make(
-    cache: &Cache,
-    lock: &Lock,
-    progress: &Progress,
-    userland: &Held,
-) -> Result<(PathBuf, PathBuf), Error> {
-    let stage = lock.stage("images")?;
+/// The images of host and guest, packed if the cache has none.
+pub(super) fn get(cache: &Cache, progress: &Progress, userland: &Held) -> Result<(PathBuf, PathBuf), Error> {
+    if let Some(images) = held(cache, userland) {
+        return Ok(images);
+    }
+    let lock = cache.lock("images", progress)?;
+    // Whoever held the lock may have packed them.
+    held(cache, userland).map_or_else(|| make(cache, &lock, progress, userland), Ok)
+}
+
+fn make(cache: &Cache, lock: &Lock, progress: &Progress, userland: &Held) -> Result<(PathBuf, PathBuf), Error> {
+    let stage = lock.stage("entry")?;
     for image in [&HOST, &GUEST] {
         pack(image, &userland.path, &stage.join(image.name))?;
     }

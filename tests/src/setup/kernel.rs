@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use super::cache::{self, Cache, Lock};
 use super::command::Tool;
 use super::error::{Error, io};
-use super::machine;
 use super::packages::{Held, Set, Shape};
 use super::progress::{Progress, Unit};
 
@@ -38,14 +37,22 @@ pub(super) fn held(cache: &Cache, source: &Held) -> Option<PathBuf> {
     entry.is_dir().then(|| entry.join("Image"))
 }
 
-/// Builds the Image; its final configuration is kept next to it.
-pub(super) fn make(cache: &Cache, lock: &Lock, progress: &Progress, source: &Held) -> Result<PathBuf, Error> {
-    machine::build_packages(progress, &lock.log("machine"))?;
+/// The Image, built if the cache has none; its final configuration is kept next to it.
+pub(super) fn get(cache: &Cache, progress: &Progress, source: &Held) -> Result<PathBuf, Error> {
+    if let Some(image) = held(cache, source) {
+        return Ok(image);
+    }
+    let lock = cache.lock("kernel", progress)?;
+    // Whoever held the lock may have built it.
+    held(cache, source).map_or_else(|| make(cache, &lock, progress, source), Ok)
+}
+
+fn make(cache: &Cache, lock: &Lock, progress: &Progress, source: &Held) -> Result<PathBuf, Error> {
     let build = Build::unpack(lock, progress, source)?;
     build.configure()?;
     build.compile(progress)?;
 
-    let stage = lock.stage("kernel")?;
+    let stage = lock.stage("entry")?;
     for (from, to) in [("arch/arm64/boot/Image", "Image"), (".config", "config")] {
         let from = build.tree.join(from);
         fs::rename(&from, stage.join(to)).map_err(io("move", &from))?;

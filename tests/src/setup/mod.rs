@@ -33,7 +33,7 @@ pub use error::Error;
 pub use progress::Progress;
 
 use cache::Cache;
-use packages::{Held, Set};
+use packages::Held;
 
 /// What [`ensure`] should do beyond the obvious.
 #[derive(Clone, Debug, Default)]
@@ -111,27 +111,17 @@ fn held(cache: &Cache) -> Option<Artifacts> {
 
 fn make(cache: &Cache, progress: &Progress, refresh: bool) -> Result<Artifacts, Error> {
     machine::package_tools()?;
-    let lock = cache.lock(progress)?;
-    let get = |set: &Set, check: fn(&Path) -> Result<(), Error>| match set.held(cache).filter(|_| !refresh) {
-        Some(held) => Ok(held),
-        None => set.fetch(cache, &lock, progress, check),
-    };
     // What may have to be installed on the machine comes first: a missing right should not cost minutes to find out.
-    let no_check = |_: &Path| Ok(());
     if kernel::SET.held(cache).is_none_or(|source| kernel::held(cache, &source).is_none()) {
-        machine::build_packages(progress, &lock.log("machine"))?;
+        let lock = cache.lock("machine", progress)?;
+        machine::build_packages(progress, &lock.log("apt"))?;
     }
-    let emulator = get(&qemu::SET, qemu::check)?;
-    let userland = get(&userland::SET, no_check)?;
-    let source = get(&kernel::SET, no_check)?;
-    let images = match images::held(cache, &userland) {
-        Some(images) => images,
-        None => images::make(cache, &lock, progress, &userland)?,
-    };
-    let kernel = match kernel::held(cache, &source) {
-        Some(kernel) => kernel,
-        None => kernel::make(cache, &lock, progress, &source)?,
-    };
+    let unchecked = |_: &Path| Ok(());
+    let emulator = qemu::SET.get(cache, progress, refresh, qemu::check)?;
+    let userland = userland::SET.get(cache, progress, refresh, unchecked)?;
+    let source = kernel::SET.get(cache, progress, refresh, unchecked)?;
+    let images = images::get(cache, progress, &userland)?;
+    let kernel = kernel::get(cache, progress, &source)?;
     Ok(artifacts(cache, &emulator, kernel, &userland, images))
 }
 

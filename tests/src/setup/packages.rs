@@ -113,16 +113,32 @@ impl Set {
         path.is_dir().then_some(Held { release, path })
     }
 
-    /// Fetches the newest packages, unless the cache has exactly those; `check` may refuse what was made of them.
-    pub(super) fn fetch(
+    /// The entry. Without one in the cache, or to `refresh` it, the newest packages are fetched; `check` may refuse them.
+    pub(super) fn get(
+        &self,
+        cache: &Cache,
+        progress: &Progress,
+        refresh: bool,
+        check: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<Held, Error> {
+        let held = || self.held(cache).filter(|_| !refresh);
+        if let Some(held) = held() {
+            return Ok(held);
+        }
+        let lock = cache.lock(self.kind, progress)?;
+        // Whoever held the lock may have made it.
+        held().map_or_else(|| self.fetch(cache, &lock, progress, check), Ok)
+    }
+
+    fn fetch(
         &self,
         cache: &Cache,
         lock: &Lock,
         progress: &Progress,
         check: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<Held, Error> {
-        let apt = Apt::create(&lock.stage(&format!("apt-{}", self.kind))?, self.arch, &mirror::find()?)?;
-        let log = lock.log(self.kind);
+        let apt = Apt::create(&lock.stage("apt")?, self.arch, &mirror::find()?)?;
+        let log = lock.log("apt");
         progress.say(&format!("asking the mirror for the newest {}", self.names.join(", ")));
         apt.update(&log)?;
         let mut release = Release { packages: apt.resolve(self.names)? };
@@ -132,7 +148,7 @@ impl Set {
         }
         let path = cache.entry(self.kind, &release.key());
         if !path.is_dir() {
-            let stage = lock.stage(self.kind)?;
+            let stage = lock.stage("entry")?;
             let count = release.packages.len() as u64;
             let mut step =
                 progress.step(&format!("fetching {} ({count} packages)", self.kind), Unit::Bytes, release.size());
