@@ -25,6 +25,13 @@ struct Message {
     executable: Option<PathBuf>,
     target: Option<Target>,
     package_id: Option<String>,
+    profile: Option<CompiledAs>,
+}
+
+/// How cargo compiled it.
+#[derive(Debug, Deserialize)]
+struct CompiledAs {
+    test: bool,
 }
 
 /// A target of a package.
@@ -45,6 +52,16 @@ pub struct Executable {
     pub target: Target,
     /// Folder of its package: where cargo runs tests.
     pub package: PathBuf,
+    /// Whether it runs tests; the programs that tests start are built along with them.
+    pub is_test: bool,
+}
+
+impl Executable {
+    /// Whether this is one of the lab's own integration tests.
+    #[must_use]
+    pub fn is_integration_test(&self) -> bool {
+        self.target.kind.iter().any(|kind| kind == "test") && self.package.ends_with("tests")
+    }
 }
 
 /// Runs cargo with these arguments and returns what executables it has made.
@@ -71,7 +88,8 @@ fn executable(message: Message) -> Option<Executable> {
     let id = message.package_id?;
     let (_, path) = id.split_once("file://")?;
     let package = path.split_once('#').map_or(path, |(path, _)| path).into();
-    Some(Executable { path: message.executable?, target: message.target?, package })
+    let is_test = message.profile.is_some_and(|profile| profile.test);
+    Some(Executable { path: message.executable?, target: message.target?, package, is_test })
 }
 
 /// Builds `nestling` for the host and says where it is. `$NESTLING_BIN` is taken instead if it is set.
@@ -124,10 +142,11 @@ mod tests {
     #[test]
     fn an_artifact_message_names_executable_and_package() {
         let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/devices#nestling-devices@0.1.0",
-            "target":{"kind":["lib"],"name":"nestling_devices"},"executable":"/t/deps/nestling_devices-1"}"#;
+            "target":{"kind":["lib"],"name":"nestling_devices"},"profile":{"test":true},"executable":"/t/deps/nestling_devices-1"}"#;
         let built = executable(serde_json::from_str(line).expect("it is JSON")).expect("it is an executable");
         assert_eq!(built.package, Path::new("/w/devices"));
         assert_eq!(built.target.name, "nestling_devices");
+        assert!(built.is_test);
         assert_eq!(built.path, Path::new("/t/deps/nestling_devices-1"));
     }
 

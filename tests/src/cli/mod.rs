@@ -13,6 +13,8 @@ mod exec;
 mod native;
 mod report;
 mod shell;
+mod tally;
+mod test;
 
 pub use error::Error;
 
@@ -41,6 +43,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run one aarch64 program in the host; its output and exit status are passed on.
     Exec(exec::Arguments),
+    /// Check formatting and lints, then run all tests here and in emulated hosts.
+    Test(test::Arguments),
     /// Open a shell in the host, with `nestling` in PATH and a guest at hand ($KERNEL, $INITRD).
     Shell(shell::Arguments),
 }
@@ -70,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         }
         Command::Demo(arguments) => arguments.run(),
         Command::Exec(arguments) => arguments.run(),
+        Command::Test(arguments) => arguments.run(),
         Command::Shell(arguments) => arguments.run(),
     }
 }

@@ -1,0 +1,207 @@
+//! `cargo lab test`: everything that has to pass before a change is taken.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use super::build::{self, Executable, TARGET};
+use super::error::file;
+use super::tally::Tally;
+use super::{Error, Lab, exec};
+use crate::host::profile::DEFAULT;
+use crate::host::tail::Tail;
+use crate::host::{Output, Profile, Script};
+
+/// The limit of all unit tests together, and of each binary with integration tests.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Options of `test`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Only tests whose names contain this; leaves formatting and lints out.
+    filter: Option<String>,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Result<ExitCode, Error> {
+        let begun = Instant::now();
+        let mut session = Session { tally: Tally::default(), failed: Vec::new() };
+        let filter = self.filter.as_deref();
+        if filter.is_none() {
+            session.check("formatting", &["fmt", "--all", "--check"]);
+            let lints = ["clippy", "--workspace", "--all-targets", "--quiet"];
+            let errors = ["--", "-D", "warnings"];
+            session.check("lints", &[&lints[..], &errors].concat());
+            session.check(&format!("lints for {TARGET}"), &[&lints[..], &["--target", TARGET], &errors].concat());
+        }
+        session.natively(filter)?;
+        session.in_the_lab(filter)?;
+        println!("\n== finished in {:.0} s", begun.elapsed().as_secs_f32());
+        for failed in &session.failed {
+            println!("failed: {failed}");
+        }
+        println!("{}", session.tally);
+        Ok(if session.failed.is_empty() && session.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Results so far.
+struct Session {
+    tally: Tally,
+    /// Sections and programs that did not pass.
+    failed: Vec<String>,
+}
+
+impl Session {
+    /// A section that is one call of cargo and counts as one test.
+    fn check(&mut self, title: &str, arguments: &[&str]) {
+        let begun = heading(title);
+        let passed = build::cargo().args(arguments).stdin(Stdio::null()).status().is_ok_and(|status| status.success());
+        if passed {
+            self.tally.passed += 1;
+        } else {
+            self.tally.failed += 1;
+            self.failed.push(title.to_owned());
+        }
+        footing(title, begun);
+    }
+
+    /// All tests of the workspace on this machine.
+    fn natively(&mut self, filter: Option<&str>) -> Result<(), Error> {
+        let title = "unit tests on this machine";
+        let begun = heading(title);
+        let mut command = build::cargo();
+        command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+        let before = self.tally;
+        let passed = self.counting(command)?;
+        self.expect(title, passed, before);
+        footing(title, begun);
+        Ok(())
+    }
+
+    /// All tests of the workspace as aarch64 programs in emulated hosts: unit tests in one, and each binary with
+    /// integration tests in one of its own.
+    fn in_the_lab(&mut self, filter: Option<&str>) -> Result<(), Error> {
+        let title = "building for the lab";
+        let begun = heading(title);
+        let built = build::executables("the tests", &["test", "--workspace", "--no-run", "--target", TARGET]);
+        let (built, nestling) = match built.and_then(|built| Ok((built, build::nestling()?))) {
+            Ok(all) => all,
+            Err(error) => {
+                eprintln!("lab: {}", error.chain());
+                self.tally.failed += 1;
+                self.failed.push(title.to_owned());
+                return Ok(());
+            }
+        };
+        footing(title, begun);
+        let lab = Lab::open()?;
+        let tests = built.into_iter().filter(|built| built.is_test);
+        let (integration, unit): (Vec<_>, Vec<_>) = tests.partition(Executable::is_integration_test);
+        self.boot(&lab, &nestling, "unit tests", DEFAULT, &unit, filter);
+        for test in integration {
+            let title = format!("integration tests '{}'", test.target.name);
+            self.boot(&lab, &nestling, &title, Profile::name_for(&test.target.name), &[test], filter);
+        }
+        Ok(())
+    }
+
+    /// Runs test binaries one after the other in one host.
+    fn boot(
+        &mut self,
+        lab: &Lab,
+        nestling: &Path,
+        title: &str,
+        profile: &str,
+        tests: &[Executable],
+        filter: Option<&str>,
+    ) {
+        let title = format!("{title} in the emulated host '{profile}'");
+        let begun = heading(&title);
+        let before = self.tally;
+        let passed = self.programs(lab, nestling, profile, tests, filter).unwrap_or_else(|error| {
+            eprintln!("lab: {}", error.chain());
+            false
+        });
+        self.expect(&title, passed, before);
+        footing(&title, begun);
+    }
+
+    fn programs(
+        &mut self,
+        lab: &Lab,
+        nestling: &Path,
+        profile: &str,
+        tests: &[Executable],
+        filter: Option<&str>,
+    ) -> Result<bool, Error> {
+        let profile = Profile::named(profile)?;
+        let script = script(exec::environment(lab, &profile, Some(nestling)), tests, filter);
+        let mut host = exec::host(lab, profile, Some(nestling))?.limit(LIMIT);
+        for test in tests {
+            host = host.share(test.path.parent().unwrap_or(Path::new("/")));
+        }
+        let mut lines = Tail::default();
+        let ended = host.run(&script, &mut |output| {
+            if let Output::Out(bytes) = output {
+                lines.push(bytes).iter().for_each(|line| self.tally.line(line));
+            }
+            exec::pass_on(output, false);
+        })?;
+        for fault in &ended.kernel_faults {
+            println!("lab: the host's kernel says: {fault}");
+        }
+        Ok(ended.status == 0 && ended.kernel_faults.is_empty())
+    }
+
+    /// Runs a command of this machine, shows its output and counts the results in it.
+    fn counting(&mut self, mut command: Command) -> Result<bool, Error> {
+        use std::io::{BufRead, BufReader};
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|source| Error::Start { program: "cargo".to_owned(), source })?;
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                self.tally.line(&line);
+                println!("{line}");
+            }
+        }
+        let status = child.wait().map_err(file("waiting for", "cargo"))?;
+        Ok(status.success())
+    }
+
+    /// A section that failed without a failed test (a build, a crash, a host that went away) counts as one.
+    fn expect(&mut self, title: &str, passed: bool, before: Tally) {
+        if !passed {
+            self.failed.push(title.to_owned());
+            if self.tally.failed == before.failed {
+                self.tally.failed += 1;
+            }
+        }
+    }
+}
+
+/// Runs every binary in the folder of its package, as cargo does, and fails if one of them did.
+fn script(mut script: Script, tests: &[Executable], filter: Option<&str>) -> Script {
+    script = script.text("failed=0");
+    for test in tests {
+        let words: Vec<PathBuf> = std::iter::once(test.path.clone()).chain(filter.map(Into::into)).collect();
+        script = script
+            .words("echo; echo Running", [format!("{} ({})", test.target.name, test.target.kind.join(" "))])
+            .words("cd", [&test.package])
+            .words("", words)
+            .text("status=$?; [ $status = 0 ] || { failed=1; echo \"ended with status $status\"; }");
+    }
+    script.text("exit $failed")
+}
+
+fn heading(title: &str) -> Instant {
+    println!("\n== {title}");
+    Instant::now()
+}
+
+fn footing(title: &str, begun: Instant) {
+    println!("== {title}: {:.1} s", begun.elapsed().as_secs_f32());
+}
