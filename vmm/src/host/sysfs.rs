@@ -20,10 +20,8 @@ const BARS: usize = 6;
 /// All PCI functions, by address.
 pub fn devices(root: &Path) -> Vec<HostDevice> {
     let folder = root.join("sys/bus/pci/devices");
-    let mut devices: Vec<_> = names(&folder)
-        .into_iter()
-        .filter_map(|name| device(root, &folder.join(&name), name.parse().ok()?))
-        .collect();
+    let mut devices: Vec<_> =
+        names(&folder).into_iter().filter_map(|name| device(root, &folder.join(&name), name.parse().ok()?)).collect();
     devices.sort_by_key(|device| device.address);
     devices
 }

@@ -1,6 +1,26 @@
-//! From the request and the inventory to the Plan.
+//! From the request and the inventory to the Plan, and what can be done with a Plan: show it, keep it in a file,
+//! check it, and see whether this host can run it.
+#![forbid(unsafe_code)]
 
+mod error;
+mod file;
 mod hex;
+mod make;
+mod pack;
+mod ready;
+mod render;
 pub mod spec;
+mod topology;
+mod validate;
+mod windows;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, HostChange};
+pub use file::{Format, read, write};
+pub use make::plan;
+pub use ready::ready;
+pub use render::tree;
 pub use spec::Plan;
+pub use validate::{Invalid, validate};

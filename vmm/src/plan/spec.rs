@@ -3,6 +3,7 @@
 //! Types only. Who builds a machine or its ACPI tables reads them from here and invents nothing. Addresses and sizes
 //! are guest physical bytes and are written as hexadecimal strings.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,15 @@ pub struct Plan {
     pub pci: Pci,
 }
 
+impl Plan {
+    /// All assigned functions, each with its expander and port.
+    pub fn functions(&self) -> impl Iterator<Item = (&Expander, &RootPort, &AssignedFunction)> {
+        let ports =
+            self.pci.expanders.iter().flat_map(|expander| expander.ports.iter().map(move |port| (expander, port)));
+        ports.filter_map(|(expander, port)| Some((expander, port, port.function.as_ref()?)))
+    }
+}
+
 /// What is loaded and started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -60,9 +70,28 @@ pub struct Window {
 }
 
 impl Window {
-    /// The first address behind the window.
+    /// The first address behind the window. A valid Plan has none that ends above 2^52.
     pub const fn end(&self) -> u64 {
-        self.base + self.size
+        self.base.saturating_add(self.size)
+    }
+
+    /// The first address behind the window; `None` if 64 bits are too few.
+    pub const fn checked_end(&self) -> Option<u64> {
+        self.base.checked_add(self.size)
+    }
+
+    /// Whether all of `inner` is in the window.
+    pub const fn contains(&self, inner: &Self) -> bool {
+        self.base <= inner.base && inner.end() <= self.end()
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.size {
+            0 => f.write_str("nowhere"),
+            _ => write!(f, "{:#x}..={:#x}", self.base, self.end() - 1),
+        }
     }
 }
 

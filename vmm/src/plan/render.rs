@@ -1,0 +1,96 @@
+//! The Plan as a person would draw it.
+
+use std::fmt::Write;
+
+use super::spec::{AssignedFunction, Expander, Plan, RootPort, Window};
+use crate::config::Size;
+
+/// A few lines about the machine, then the PCI tree with each vSMMU at its host SMMU.
+pub fn tree(plan: &Plan) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_tree(&mut text, plan);
+    text
+}
+
+fn write_tree(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let vcpus = if plan.cpus == 1 { "vCPU" } else { "vCPUs" };
+    let (cpus, memory) = (plan.cpus, size(plan.memory.size));
+    writeln!(out, "guest: {cpus} {vcpus}, {memory} at {:#x}, {} address bits", plan.memory.base, plan.ipa_bits)?;
+    write!(out, "boot:  {}", plan.boot.kernel.display())?;
+    if let Some(initrd) = &plan.boot.initrd {
+        write!(out, ", initrd {}", initrd.display())?;
+    }
+    if !plan.boot.cmdline.is_empty() {
+        write!(out, ", \"{}\"", plan.boot.cmdline)?;
+    }
+    let root = &plan.pci.root;
+    writeln!(out, "\n\npcie.0  buses {:02x}-{:02x}, behind no vSMMU", root.bus, root.last_bus)?;
+    let expanders = &plan.pci.expanders;
+    for (i, expander) in expanders.iter().enumerate() {
+        write_expander(out, expander, i + 1 == expanders.len())?;
+    }
+    Ok(())
+}
+
+/// The lines before a child, and before what is below it.
+fn branch(last: bool) -> (&'static str, &'static str) {
+    if last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
+}
+
+fn write_expander(out: &mut String, expander: &Expander, last: bool) -> std::fmt::Result {
+    let (here, below) = branch(last);
+    let (root, smmu) = (&expander.root, &expander.smmu);
+    writeln!(
+        out,
+        "{here}{:02x}.0 {}  buses {:02x}-{:02x}  == host {}",
+        expander.device, expander.name, root.bus, root.last_bus, smmu.host
+    )?;
+    writeln!(
+        out,
+        "{below}│  registers at {:#x}, interrupts {} event, {} gerror, {} sync",
+        smmu.window.base, smmu.event_gsiv, smmu.gerror_gsiv, smmu.sync_gsiv
+    )?;
+    for (i, port) in expander.ports.iter().enumerate() {
+        write_port(out, expander, port, below, i + 1 == expander.ports.len())?;
+    }
+    Ok(())
+}
+
+fn write_port(out: &mut String, expander: &Expander, port: &RootPort, above: &str, last: bool) -> std::fmt::Result {
+    let (here, below) = branch(last);
+    let address = format!("{:02x}:{:02x}.0", expander.root.bus, port.device);
+    write!(out, "{above}{here}{address} root port, slot {}", port.slot)?;
+    match &port.function {
+        None => writeln!(out, ", free (bus {:02x})", port.secondary_bus),
+        Some(function) => {
+            writeln!(out)?;
+            write_function(out, function, port.secondary_bus, &format!("{above}{below}"))
+        }
+    }
+}
+
+fn write_function(out: &mut String, function: &AssignedFunction, bus: u8, above: &str) -> std::fmt::Result {
+    let AssignedFunction { host, id, stream_id, .. } = function;
+    writeln!(out, "{above}└─ {bus:02x}:00.0 host {host} [{id}]  StreamID {stream_id:#x}")?;
+    for bar in &function.bars {
+        let kind = match (bar.wide, bar.prefetchable) {
+            (true, true) => ", 64 bits, prefetchable",
+            (true, false) => ", 64 bits",
+            (false, true) => ", prefetchable",
+            (false, false) => "",
+        };
+        let Window { base, size: bytes } = bar.window;
+        writeln!(out, "{above}      BAR {} {} at {base:#x}{kind}", bar.index, size(bytes))?;
+    }
+    Ok(())
+}
+
+/// `16K` as people read it in a sentence.
+fn size(bytes: u64) -> String {
+    let text = Size(bytes).to_string();
+    match text.chars().last() {
+        Some(unit) if unit.is_ascii_alphabetic() => format!("{} {unit}iB", &text[..text.len() - 1]),
+        _ => format!("{text} bytes"),
+    }
+}
