@@ -4,7 +4,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::decode::{Command, atc_stream, cfgi_cd_all};
 use super::model::{Smmuv3, State};
-use super::physical::{CommandWords, Installed, InvalidateError};
+use super::physical::{CommandWords, InvalidateError};
 use super::spec::command::{COMMAND_SIZE, CS_IRQ, Sync};
 use super::spec::registers::{CmdqError, Gerror};
 use super::streams::Cause;
@@ -104,10 +104,10 @@ impl Smmuv3 {
     /// CMD_CFGI_STE of one stream. It drops cached context descriptors too, which the host does only if it gets
     /// another entry.
     fn configure_by_command(&self, state: &mut State, stream_id: u32, index: u32) -> Result<(), Stopped> {
-        match (self.configure(state, stream_id, Cause::Command), cfgi_cd_all(stream_id)) {
-            (Some(Installed::Unchanged), Command::InvalidateContext { words, .. }) => self.push(state, words, index),
-            _ => Ok(()),
+        if self.configure(state, stream_id, Cause::Command) {
+            return self.push(state, cfgi_cd_all(stream_id), index);
         }
+        Ok(())
     }
 
     /// CMD_SYNC: all that came before it is complete when it is.

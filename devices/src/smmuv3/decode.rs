@@ -102,7 +102,10 @@ impl Decoder {
             opcode::CFGI_CD => {
                 Ok(Command::InvalidateContext { stream_id: head.stream_id(), words: masked(command, self.context) })
             }
-            opcode::CFGI_CD_ALL => Ok(cfgi_cd_all(head.stream_id())),
+            opcode::CFGI_CD_ALL => {
+                let stream_id = head.stream_id();
+                Ok(Command::InvalidateContext { stream_id, words: cfgi_cd_all(stream_id) })
+            }
             opcode::ATC_INV => self.atc_inv(command),
             opcode::SYNC => {
                 let sync = Sync::from_bits(bits(command));
@@ -154,9 +157,8 @@ impl Decoder {
 }
 
 /// CMD_CFGI_CD_ALL for a stream.
-pub(super) fn cfgi_cd_all(stream_id: u32) -> Command {
-    let command = Cfgi::new().with_opcode(opcode::CFGI_CD_ALL).with_stream_id(stream_id);
-    Command::InvalidateContext { stream_id, words: words(command.into_bits()) }
+pub(super) fn cfgi_cd_all(stream_id: u32) -> CommandWords {
+    words(Cfgi::new().with_opcode(opcode::CFGI_CD_ALL).with_stream_id(stream_id).into_bits())
 }
 
 /// The stream of a command if it is CMD_ATC_INV.

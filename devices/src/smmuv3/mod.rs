@@ -28,6 +28,8 @@ pub mod capabilities;
 mod command_queue;
 mod decode;
 mod event_queue;
+#[cfg(test)]
+mod fake;
 mod interrupts;
 mod iommufd;
 mod limit;
@@ -39,6 +41,8 @@ pub mod spec;
 mod stats;
 mod stream_table;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 pub use interrupts::{Interrupts, ItsDoorbell};
 pub use iommufd::{Error as IommufdError, IommufdSmmu};

@@ -26,11 +26,12 @@ impl Smmuv3 {
         state.stream_ids = streams;
     }
 
-    /// Configures one stream; returns what became of it, or none if the host failed.
-    pub(super) fn configure(&self, state: &mut State, stream_id: u32, cause: Cause) -> Option<Installed> {
+    /// Configures one stream. Returns whether it translates as before, so that the host may still have context
+    /// descriptors of it cached.
+    pub(super) fn configure(&self, state: &mut State, stream_id: u32, cause: Cause) -> bool {
         // Emulated root ports have StreamIDs and entries too, but nothing to be configured.
         if !self.physical.has_stream(stream_id) {
-            return Some(Installed::NoDevice);
+            return false;
         }
         let config = self.wanted(state, stream_id, cause);
         match self.physical.install(stream_id, config) {
@@ -42,13 +43,14 @@ impl Smmuv3 {
                     StreamConfig::Stage1(_) => state.stats.stage1_installs += 1,
                 }
                 state.dead_atcs.retain(|&dead| dead != stream_id);
-                Some(Installed::Replaced)
+                false
             }
-            Ok(installed) => Some(installed),
+            Ok(Installed::Unchanged) => matches!(config, StreamConfig::Stage1(_)),
+            Ok(Installed::NoDevice) => false,
             Err(error) => {
                 state.stats.failed_installs += 1;
                 self.complain(state, format_args!("{error}: {}", error.source));
-                None
+                false
             }
         }
     }

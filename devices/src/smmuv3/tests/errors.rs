@@ -1,0 +1,229 @@
+//! Section 7.1: errors of the command queue, and 7.5: global errors.
+
+use super::*;
+use crate::smmuv3::physical::InvalidateError;
+
+const ILL: u8 = CmdqError::Ill as u8;
+const ABT: u8 = CmdqError::Abt as u8;
+const ATC_INV_SYNC: u8 = CmdqError::AtcInvSync as u8;
+
+#[test]
+fn what_the_identification_registers_do_not_show_is_illegal() {
+    let illegal: [(&str, u128); 16] = [
+        ("opcode 0", 0x00),
+        ("CMD_CFGI_VMS_PIDM", 0x07),
+        ("CMD_TLBI_EL3_ALL", 0x18),
+        ("CMD_TLBI_EL3_VA", 0x1a),
+        ("CMD_TLBI_EL2_ALL", 0x20),
+        ("CMD_TLBI_EL2_ASID", 0x21),
+        ("CMD_TLBI_EL2_VA", 0x22),
+        ("CMD_TLBI_S12_VMALL", 0x28),
+        ("CMD_TLBI_S2_IPA", 0x2a),
+        ("CMD_PRI_RESP", 0x41),
+        ("CMD_RESUME", 0x44),
+        ("CMD_STALL_TERM", 0x45),
+        ("CMD_SYNC with CS 3", 0x46 | 3 << 12),
+        ("CMD_SYNC with SSec", 0x46 | 1 << 10),
+        ("CMD_CFGI_STE with SSec", 0x03 | 1 << 10),
+        ("CMD_ATC_INV with Size 53", 0x40 | 53 << 64),
+    ];
+    for (name, command) in illegal {
+        let mut guest = Guest::running();
+        guest.push(sync());
+        guest.push(command);
+        guest.push(sync());
+        guest.kick();
+        assert_eq!(guest.command_error(), Some((1, ILL)), "{name}");
+        assert_eq!(guest.gerror.take(), 1, "{name}");
+    }
+}
+
+#[test]
+fn atc_invalidations_are_illegal_without_ats() {
+    let mut features = everything();
+    features.idr0.set_ats(false);
+    let mut guest = Guest::running_with(features);
+    guest.push(atc_inv(STREAMS[0]));
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((0, ILL)));
+}
+
+#[test]
+fn reserved_ranges_are_illegal() {
+    let range = Tlbi::new().with_opcode(opcode::TLBI_NH_VA);
+    let mut features = everything();
+    features.idr5.set_gran64k(false);
+    for (name, command) in [
+        ("TG without NUM, SCALE and TTL", range.with_tg(1)),
+        ("TTL 1 with 16 KiB", range.with_tg(2).with_ttl(1).with_num(1)),
+        ("a granule that is not there", range.with_tg(3).with_num(1)),
+    ] {
+        let mut guest = Guest::running_with(features);
+        guest.push(command.into_bits());
+        guest.kick();
+        assert_eq!(guest.command_error(), Some((0, ILL)), "{name}");
+    }
+    features.idr5.set_ds(true);
+    let mut guest = Guest::running_with(features);
+    guest.run(&[range.with_tg(2).with_ttl(1).with_num(1).into_bits(), sync()]);
+}
+
+#[test]
+fn nothing_is_consumed_until_the_error_is_acknowledged_and_then_the_entry_is_read_again() {
+    let mut guest = Guest::running();
+    guest.push(0xee);
+    guest.push(tlbi_va(1, 0x1000));
+    guest.kick();
+    guest.push(tlbi_va(1, 0x2000));
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((0, ILL)));
+    assert_eq!(guest.take_invalidations(), Vec::<Vec<CommandWords>>::new());
+    // Not mended: the same again.
+    guest.acknowledge();
+    assert_eq!(guest.command_error(), Some((0, ILL)));
+    assert_eq!(guest.gerror.take(), 2);
+    guest.poke(CMDQ, &words(tlbi_nsnh_all()));
+    guest.acknowledge();
+    assert_eq!(guest.command_error(), None);
+    let expected = [tlbi_nsnh_all(), tlbi_va(1, 0x1000), tlbi_va(1, 0x2000)].map(words).to_vec();
+    assert_eq!(guest.take_invalidations(), [expected]);
+}
+
+#[test]
+fn an_error_is_silent_without_its_interrupt() {
+    let mut guest = Guest::running();
+    guest.write(IRQ_CTRL, 0);
+    guest.push(0xee);
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((0, ILL)));
+    assert_eq!(guest.gerror.take(), 0);
+}
+
+#[test]
+fn a_queue_outside_of_memory_is_an_abort() {
+    let guest = Guest::new();
+    guest.write64(CMDQ_BASE, NOWHERE | 4);
+    guest.write(CR0, 8);
+    guest.write(CMDQ_PROD, 3);
+    assert_eq!(guest.command_error(), Some((0, ABT)));
+    guest.acknowledge();
+    assert_eq!(guest.command_error(), Some((0, ABT)), "tried again");
+}
+
+#[test]
+fn a_queue_that_leaves_memory_aborts_where_it_leaves() {
+    let guest = Guest::new();
+    // The queue is aligned to its size, memory is not: it ends within the queue.
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(MEMORY), 0x1000 + 0x80)]).unwrap();
+    let interrupts = Interrupts { its: None, ..guest.smmu.interrupts.clone() };
+    let config = Config { name: "vsmmu1".into(), features: everything() };
+    let smmu = Smmuv3::new(config, guest.fake.clone(), memory.clone(), interrupts);
+    let guest = Guest { smmu, memory, ..guest };
+    guest.write64(CMDQ_BASE, (MEMORY + 0x1000) | 8);
+    guest.write(CR0, 8);
+    for index in 0..8 {
+        guest.poke(MEMORY + 0x1000 + 16 * index, &words(tlbi_va(1, 0)));
+    }
+    guest.write(CMDQ_PROD, 20);
+    assert_eq!(guest.command_error(), Some((8, ABT)));
+    assert_eq!(guest.take_invalidations().concat().len(), 8, "what was read is done");
+}
+
+#[test]
+fn a_command_that_the_host_refuses_is_illegal_where_it_stands() {
+    let mut guest = Guest::running();
+    guest.fake.lock().failures.push_back(InvalidateError::Refused { index: 1 });
+    // A dropped command and a configuration in between, so that batch and queue count differently.
+    for command in [cfgi_cd(ROOT_PORT), tlbi_va(1, 0x1000), cfgi_cd(ROOT_PORT), tlbi_va(1, 0x2000), sync()] {
+        guest.push(command);
+    }
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((3, ILL)));
+    guest.acknowledge();
+    assert_eq!(guest.read(CMDQ_CONS), guest.prod);
+}
+
+#[test]
+fn no_sync_completes_while_the_host_fails() {
+    let mut guest = Guest::running();
+    guest.poke(SCRATCH, &[!0]);
+    for _ in 0..2 {
+        guest.fake.lock().failures.push_back(InvalidateError::Failed("out of memory".into()));
+    }
+    guest.push(cfgi_cd(ROOT_PORT));
+    guest.push(tlbi_va(1, 0x1000));
+    guest.push(sync_with_message(SCRATCH, 0));
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((1, ABT)), "at the first command that is not done");
+    guest.acknowledge();
+    assert_eq!(guest.command_error(), Some((1, ABT)));
+    assert_eq!(guest.peek(SCRATCH), [!0]);
+    guest.acknowledge();
+    assert_eq!(guest.command_error(), None);
+    assert_eq!(guest.peek(SCRATCH), [!0 << 32]);
+    assert_eq!(guest.smmu.stats().failed_invalidations, 2);
+}
+
+#[test]
+fn a_dead_atc_is_an_error_of_the_sync_and_stops_nobody_else() {
+    let mut guest = Guest::running();
+    guest.fake.lock().dead.insert(STREAMS[0]);
+    let [dead, alive] = STREAMS;
+    for command in [tlbi_va(1, 0x1000), atc_inv(dead), atc_inv(alive), tlbi_va(1, 0x2000), sync()] {
+        guest.push(command);
+    }
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((4, ATC_INV_SYNC)));
+    let calls = guest.take_invalidations();
+    assert_eq!(calls.len(), 5, "together, then one by one");
+    assert_eq!(calls[3], [words(atc_inv(alive))]);
+    assert_eq!(calls[4], [words(tlbi_va(1, 0x2000))]);
+    // Linux repeats the CMD_SYNC.
+    guest.acknowledge();
+    assert_eq!((guest.command_error(), guest.read(CMDQ_CONS)), (None, 5));
+    // No second is lost on it again, until the stream is configured again.
+    guest.run(&[atc_inv(dead), atc_inv(alive), sync()]);
+    assert_eq!(guest.take_invalidations(), [vec![words(atc_inv(alive))]]);
+    guest.fake.lock().dead.clear();
+    guest.set_ste(dead, BYPASS_STE);
+    guest.run(&[atc_inv(dead), sync()]);
+    assert_eq!(guest.take_invalidations().last().unwrap(), &[words(atc_inv(dead))]);
+}
+
+#[test]
+fn a_host_that_does_not_complete_a_tlb_invalidation_is_an_abort() {
+    let mut guest = Guest::running();
+    for _ in 0..2 {
+        guest.fake.lock().failures.push_back(InvalidateError::Timeout { first: 0, end: 2 });
+    }
+    guest.push(tlbi_va(1, 0x1000));
+    guest.push(sync());
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((0, ABT)));
+    guest.acknowledge();
+    assert_eq!((guest.command_error(), guest.read(CMDQ_CONS)), (None, 2));
+}
+
+#[test]
+fn a_global_error_can_be_a_message() {
+    let mut guest = Guest::running();
+    guest.write(IRQ_CTRL, 0);
+    guest.write64(GERROR_IRQ_CFG0, SCRATCH);
+    guest.write(GERROR_IRQ_CFG1, 0x55);
+    guest.write(IRQ_CTRL, 5);
+    guest.push(0xee);
+    guest.kick();
+    assert_eq!(guest.peek(SCRATCH), [0x55]);
+    assert_eq!(guest.gerror.take(), 0, "not by wire too");
+}
+
+#[test]
+fn a_message_of_a_global_error_that_goes_nowhere_is_one_more_error() {
+    let mut guest = Guest::running();
+    guest.write(IRQ_CTRL, 0);
+    guest.write64(GERROR_IRQ_CFG0, NOWHERE);
+    guest.write(IRQ_CTRL, 5);
+    guest.push(0xee);
+    guest.kick();
+    assert_eq!(guest.errors(), Gerror::new().with_cmdq_err(true).with_msi_gerror_abt_err(true));
+}
