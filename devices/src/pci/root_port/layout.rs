@@ -1,4 +1,7 @@
 //! Configuration space of a root port as at power-on.
+//!
+//! As with QEMU's port there is no Power Management capability. With one, Linux on arm64 lets an empty port sleep in
+//! D3hot with its hot-plug interrupt off (drivers/pci/pci.c, `pci_bridge_d3_possible`) and trusts a PME to wake it.
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +46,6 @@ pub(super) fn build(config: &RootPortConfig, msix: &Msix) -> (ConfigSpace, Layou
     header_type_1(&mut space, config);
     space.bar(&bar0, config.bar0);
     subsystem(&mut space);
-    power_management(&mut space);
     let msix = msix.capability(&mut space, bar0.index);
     let express = pci_express(&mut space, config);
     advanced_error_reporting(&mut space);
@@ -96,15 +98,6 @@ fn window_bits(address: u64) -> u16 {
 fn subsystem(space: &mut ConfigBuilder) {
     let at = space.capability(capability::SUBSYSTEM, 8);
     space.u16(at + 4, SUBSYSTEM_VENDOR_ID, 0).u16(at + 6, SUBSYSTEM_ID, 0);
-}
-
-/// 7.5.2: version 3, D0 and D3hot, no PME; No_Soft_Reset, since D3hot changes nothing here.
-fn power_management(space: &mut ConfigBuilder) {
-    const VERSION: u16 = 3;
-    const NO_SOFT_RESET: u16 = 1 << 3;
-    const POWER_STATE: u16 = 0b11;
-    let at = space.capability(capability::POWER_MANAGEMENT, 8);
-    space.u16(at + 2, VERSION, 0).u16(at + 4, NO_SOFT_RESET, POWER_STATE);
 }
 
 /// 7.5.3, capability version 2: a root port with a hot-plug slot.
