@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::bus::{self, MmioBus, MmioDevice};
 
@@ -44,17 +44,19 @@ impl BarShape {
 }
 
 /// A device model behind a BAR: on the [`MmioBus`] where and while the guest has memory space enabled.
+///
+/// It must not keep the bus alive: the bus reaches the segment's functions through ECAM, and they have BARs.
 pub struct MmioBar {
-    bus: Arc<MmioBus>,
+    bus: Weak<MmioBus>,
     device: Arc<dyn MmioDevice>,
     size: u64,
     at: Option<u64>,
 }
 
 impl MmioBar {
-    /// A BAR of `size` bytes that is nowhere yet.
+    /// A BAR of `size` bytes that is nowhere yet; `bus` is not kept alive.
     pub fn new(bus: Arc<MmioBus>, device: Arc<dyn MmioDevice>, size: u64) -> Self {
-        Self { bus, device, size, at: None }
+        Self { bus: Arc::downgrade(&bus), device, size, at: None }
     }
 
     /// Where the guest sees it.
@@ -68,11 +70,12 @@ impl MmioBar {
         if self.at == address {
             return Ok(());
         }
+        let Some(bus) = self.bus.upgrade() else { return Ok(()) };
         if let Some(old) = self.at.take() {
-            self.bus.remove(old);
+            bus.remove(old);
         }
         if let Some(start) = address {
-            self.bus.insert(start..start.saturating_add(self.size), self.device.clone())?;
+            bus.insert(start..start.saturating_add(self.size), self.device.clone())?;
             self.at = Some(start);
         }
         Ok(())
@@ -81,8 +84,8 @@ impl MmioBar {
 
 impl Drop for MmioBar {
     fn drop(&mut self) {
-        if let Some(old) = self.at.take() {
-            self.bus.remove(old);
+        if let (Some(bus), Some(old)) = (self.bus.upgrade(), self.at.take()) {
+            bus.remove(old);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::pci::{Ecam, HostBridge};
 
 /// pcie.0, and an expander at 0x60 with two ports: one to an endpoint on bus 0x61, one empty to 0x62..=0x63.
 struct Machine {
+    mmio: Arc<MmioBus>,
     segment: Arc<Segment>,
     ecam: Ecam,
     endpoint: Arc<FakeFunction>,
@@ -15,7 +16,7 @@ struct Machine {
 
 const ENDPOINT: u16 = 0xabcd;
 
-fn port(slot: u16, secondary_bus: u8, subordinate_bus: u8) -> Arc<RootPort> {
+fn port(mmio: &Arc<MmioBus>, slot: u16, secondary_bus: u8, subordinate_bus: u8) -> Arc<RootPort> {
     let config = RootPortConfig {
         slot,
         primary_bus: 0x60,
@@ -23,25 +24,26 @@ fn port(slot: u16, secondary_bus: u8, subordinate_bus: u8) -> Arc<RootPort> {
         subordinate_bus,
         memory: 0x1000_0000..0x1010_0000,
         prefetchable: 0..0,
-        bar0: 0x1010_0000,
+        bar0: 0x1010_0000 + 0x1000 * u64::from(slot),
         link: Link::default(),
     };
-    Arc::new(RootPort::new(config, Arc::new(MmioBus::new()), Arc::new(FakeIts::default())).unwrap())
+    Arc::new(RootPort::new(config, mmio.clone(), Arc::new(FakeIts::default())).unwrap())
 }
 
 impl Machine {
     fn new() -> Self {
+        let mmio = Arc::new(MmioBus::new());
         let segment = Arc::new(Segment::new());
         segment.add_root_bus(0, 0x5f).unwrap();
         segment.add_root_bus(0x60, 0x6f).unwrap();
         segment.add_function(0, 0, 0, Arc::new(HostBridge::root_complex())).unwrap();
         segment.add_function(0, 1, 0, Arc::new(HostBridge::expander())).unwrap();
-        let ports = [port(1, 0x61, 0x61), port(2, 0x62, 0x63)];
+        let ports = [port(&mmio, 1, 0x61, 0x61), port(&mmio, 2, 0x62, 0x63)];
         segment.add_port(0x60, 0, ports[0].clone()).unwrap();
         segment.add_port(0x60, 1, ports[1].clone()).unwrap();
         let endpoint = Arc::new(FakeFunction::new(ENDPOINT));
         ports[0].plug(0, endpoint.clone()).unwrap();
-        Self { ecam: Ecam::new(segment.clone()), segment, endpoint, ports }
+        Self { mmio, ecam: Ecam::new(segment.clone()), segment, endpoint, ports }
     }
 
     fn vendor(&self, id: Bdf) -> u16 {
@@ -181,4 +183,32 @@ fn ecam_takes_aligned_accesses_of_up_to_8_bytes() {
     assert_eq!(data, [1, 2, 3, 4]);
     machine.ecam.read(u64::MAX - 3, &mut data);
     assert_eq!(data, [0xff; 4]);
+}
+
+#[test]
+fn no_access_of_the_guest_makes_it_panic() {
+    let machine = Machine::new();
+    // Numbers of a linear congruential generator (Knuth's MMIX), so that a failure can be repeated.
+    let mut state = 1u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 16
+    };
+    for _ in 0..200_000 {
+        // Mostly the two ports, whose registers do something.
+        let id = if random() % 4 == 0 { random() as u16 } else { (random() % 16) as u16 | 0x6000 };
+        let offset = random() % if random() % 2 == 0 { 0x160 } else { 0x1000 };
+        let address = u64::from(id) << 12 | offset;
+        let mut data = random().to_le_bytes();
+        let length = 1 << (random() % 4);
+        match random() % 8 {
+            0 => machine.ecam.read(address, &mut data[..length]),
+            1 => drop(machine.mmio.write(0x1010_1000 + random() % 0x2000, &data[..length])),
+            2 => drop(machine.mmio.read(0x1010_1000 + random() % 0x2000, &mut data[..length])),
+            3 => machine.ports[0].press_attention_button(),
+            _ => machine.ecam.write(address, &data[..length]),
+        }
+    }
+    machine.segment.reset();
+    assert_eq!(machine.vendor(Bdf::new(0x61, 0, 0)), ENDPOINT);
 }

@@ -183,6 +183,15 @@ fn a_bar_in_the_way_of_another_device_answers_nowhere() {
 }
 
 #[test]
+fn a_port_that_is_gone_leaves_the_bus_and_does_not_keep_it() {
+    let Machine { port, mmio, .. } = Machine::new();
+    write16(&port, header::COMMAND, 0x2);
+    assert_eq!(Arc::strong_count(&mmio), 1, "a bus that reaches the port would never be dropped");
+    drop(port);
+    assert!(!mmio.read(BAR0, &mut [0; 4]));
+}
+
+#[test]
 fn an_occupied_slot_starts_with_power_and_link_and_no_event() {
     let (machine, _) = Machine::with_function();
     assert_eq!(machine.slot_status(), SlotStatus::PRESENT);
