@@ -1,9 +1,11 @@
 //! The vSMMU seen as a guest sees it: registers and memory. The pages of tests follow the chapters of IHI 0070.
 
+mod capabilities;
 mod commands;
 mod errors;
 mod events;
 mod linux;
+mod nested;
 mod random;
 mod registers;
 mod streams;
@@ -113,14 +115,18 @@ impl Guest {
 
     fn running_with(features: Features) -> Self {
         let mut guest = Self::with_features(features);
-        guest.write64(STRTAB_BASE, STRTAB);
-        guest.write(STRTAB_BASE_CFG, 16);
-        guest.use_command_queue(8);
-        guest.use_event_queue(7);
-        guest.write(IRQ_CTRL, 0b101);
-        guest.write(CR0, 0b1101);
-        guest.fake.take_calls();
+        guest.start();
         guest
+    }
+
+    fn start(&mut self) {
+        self.write64(STRTAB_BASE, STRTAB);
+        self.write(STRTAB_BASE_CFG, 16);
+        self.use_command_queue(8);
+        self.use_event_queue(7);
+        self.write(IRQ_CTRL, 0b101);
+        self.write(CR0, 0b1101);
+        self.fake.take_calls();
     }
 
     fn use_command_queue(&mut self, log2size: u8) {
