@@ -1,10 +1,10 @@
 //! Console input: bytes from a terminal, pipe or socket to the guest's UART, and the escape Ctrl-A X.
+#![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use super::Handle;
 
 const CTRL_A: u8 = 1;
 
@@ -15,7 +15,7 @@ pub struct Console {
     /// Whether Ctrl-A X in the input ends the machine (Ctrl-A Ctrl-A is one Ctrl-A for the guest).
     pub escape: bool,
     /// What the guest prints.
-    pub output: Box<dyn std::io::Write + Send>,
+    pub output: Box<dyn io::Write + Send>,
 }
 
 /// What a piece of input means.
@@ -51,37 +51,61 @@ impl Escape {
     }
 }
 
-/// Hands bytes to the UART.
-pub type Deliver = Box<dyn FnMut(&[u8])>;
+/// Takes as many bytes as the UART has space for and says how many those were.
+pub type Uart = Box<dyn FnMut(&[u8]) -> usize + Send>;
+
+/// What came of a look at the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// More may come, and there is space for it.
+    Open,
+    /// The UART is full: nothing should be read before it has space.
+    Full,
+    /// Somebody typed the escape.
+    Quit,
+    /// Nothing will ever come again.
+    Ended,
+}
 
 /// The reading end that the control loop serves.
 pub struct Input {
     file: File,
     escape: Escape,
-    deliver: Deliver,
+    uart: Uart,
+    waiting: VecDeque<u8>,
 }
 
 impl Input {
-    /// Input from `fd`.
-    pub fn new(fd: OwnedFd, escape: bool, deliver: Deliver) -> Self {
-        Self { file: File::from(fd), escape: Escape { enabled: escape, armed: false }, deliver }
+    /// Input from `fd` to `uart`.
+    pub fn new(fd: OwnedFd, escape: bool, uart: Uart) -> Self {
+        Self {
+            file: File::from(fd),
+            escape: Escape { enabled: escape, armed: false },
+            uart,
+            waiting: VecDeque::new(),
+        }
     }
 
-    /// Reads what is there; `false` when nothing will ever come again.
-    pub(super) fn read(&mut self, handle: &Handle) -> bool {
+    /// Reads what is there, without waiting if `fd` was readable.
+    pub(super) fn read(&mut self) -> State {
         let mut buffer = [0; 256];
         match self.file.read(&mut buffer) {
-            Ok(0) => false,
+            Ok(0) => State::Ended,
             Ok(length) => {
                 let typed = self.escape.filter(&buffer[..length]);
-                (self.deliver)(&typed.bytes);
-                if typed.quit {
-                    handle.quit();
-                }
-                true
+                self.waiting.extend(typed.bytes);
+                if typed.quit { State::Quit } else { self.deliver() }
             }
-            Err(error) => matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => State::Open,
+            Err(_) => State::Ended,
         }
+    }
+
+    /// Gives the UART what it could not take before.
+    pub(super) fn deliver(&mut self) -> State {
+        let taken = (self.uart)(self.waiting.make_contiguous());
+        self.waiting.drain(..taken.min(self.waiting.len()));
+        if self.waiting.is_empty() { State::Open } else { State::Full }
     }
 }
 
@@ -94,6 +118,8 @@ impl AsFd for Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
 
     fn escape() -> Escape {
         Escape { enabled: true, armed: false }
@@ -120,5 +146,24 @@ mod tests {
     fn without_escape_every_byte_is_the_guests() {
         let typed = Escape::default().filter(b"\x01x");
         assert_eq!(typed, Typed { bytes: b"\x01x".to_vec(), quit: false });
+    }
+
+    #[test]
+    fn what_the_uart_cannot_take_waits_for_it_in_order() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let sink = taken.clone();
+        let four_at_a_time = move |bytes: &[u8]| {
+            let count = bytes.len().min(4);
+            sink.lock().unwrap().extend_from_slice(&bytes[..count]);
+            count
+        };
+        let mut input = Input::new(reader.into(), false, Box::new(four_at_a_time));
+        writer.write_all(b"nestling").unwrap();
+        assert_eq!(input.read(), State::Full);
+        assert_eq!(input.deliver(), State::Open);
+        assert_eq!(*taken.lock().unwrap(), b"nestling");
+        drop(writer);
+        assert_eq!(input.read(), State::Ended);
     }
 }

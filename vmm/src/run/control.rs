@@ -1,13 +1,15 @@
-//! The control loop: one thread that waits for requests, vSMMU events and console input.
+//! The control loop: one thread that waits for requests, vSMMU events, console input and the clock's alarm.
+#![forbid(unsafe_code)]
 
-use std::cell::Cell;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::Outcome;
-use super::console::Input;
+use super::console::{Input, State};
 use super::handle::{Handle, Mailbox, Request, pair};
 
 /// Why the control loop cannot go on.
@@ -19,30 +21,30 @@ pub enum Error {
     /// Its wake-up event.
     #[error("control loop's wake-up event")]
     Wake(#[source] std::io::Error),
-    /// A descriptor to wait for.
-    #[error("control loop's share in a descriptor")]
-    Watch(#[source] std::io::Error),
 }
 
 /// Work to do whenever a file descriptor is readable.
-pub type Readable = Box<dyn FnMut()>;
+pub type Readable = Box<dyn FnMut() + Send>;
+/// Does what is due now and says how long it is until something is due again.
+pub type Clock = Box<dyn FnMut() -> Option<Duration> + Send>;
 
 /// The control loop of one machine.
 pub struct ControlLoop {
-    manager: EventManager<Box<dyn MutEventSubscriber>>,
+    manager: EventManager<Box<dyn MutEventSubscriber + Send>>,
     handle: Handle,
-    outcome: Rc<Cell<Option<Outcome>>>,
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    clock: Clock,
 }
 
 impl ControlLoop {
-    /// A loop that knows requests only; `power_button` is what [`Request::PowerButton`] does.
-    pub fn new(power_button: impl Fn() + 'static) -> Result<Self, Error> {
+    /// A loop that knows requests and time only; `power_button` is what [`Request::PowerButton`] does.
+    pub fn new(power_button: impl Fn() + Send + 'static, clock: Clock) -> Result<Self, Error> {
         let (handle, mailbox) = pair().map_err(Error::Wake)?;
-        let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().map_err(Error::Loop)?;
-        let outcome = Rc::new(Cell::new(None));
-        let requests = Requests { mailbox, outcome: outcome.clone(), power_button: Box::new(power_button) };
+        let mut manager = EventManager::<Box<dyn MutEventSubscriber + Send>>::new().map_err(Error::Loop)?;
+        let outcome = Arc::default();
+        let requests = Requests { mailbox, outcome: Arc::clone(&outcome), power_button: Box::new(power_button) };
         manager.add_subscriber(Box::new(requests));
-        Ok(Self { manager, handle, outcome })
+        Ok(Self { manager, handle, outcome, clock })
     }
 
     /// The handle for other threads.
@@ -50,27 +52,31 @@ impl ControlLoop {
         self.handle.clone()
     }
 
-    /// Calls `work` whenever `fd` is readable, as long as the loop lives.
-    pub fn watch(&mut self, fd: impl AsFd, work: Readable) -> Result<(), Error> {
-        let fd = fd.as_fd().try_clone_to_owned().map_err(Error::Watch)?;
+    /// Calls `work` whenever `fd` is readable. The descriptor stays its owner's, who keeps it open as long as the loop
+    /// lives: a second one for the same file would keep the kernel from destroying an event queue.
+    pub fn watch(&mut self, fd: RawFd, work: Readable) {
         self.manager.add_subscriber(Box::new(Watch { fd, work }));
-        Ok(())
     }
 
-    /// Feeds console input to the guest.
-    pub fn console(&mut self, input: Input) {
-        self.manager.add_subscriber(Box::new(Console { input, handle: self.handle.clone() }));
+    /// Feeds console input to the guest; `space` is signalled when a full UART has space again.
+    pub fn console(&mut self, input: Input, space: EventFd) {
+        self.manager.add_subscriber(Box::new(Console { input, space, handle: self.handle.clone() }));
     }
 
     /// Serves until the machine has to stop.
     pub fn run(&mut self) -> Result<Outcome, Error> {
         loop {
-            self.manager.run().map_err(Error::Loop)?;
-            if let Some(outcome) = self.outcome.take() {
+            let timeout = (self.clock)().map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as i32);
+            self.manager.run_with_timeout(timeout).map_err(Error::Loop)?;
+            if let Some(outcome) = lock(&self.outcome).take() {
                 return Ok(outcome);
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn add(ops: &mut EventOps, fd: RawFd) {
@@ -82,8 +88,8 @@ fn add(ops: &mut EventOps, fd: RawFd) {
 
 struct Requests {
     mailbox: Mailbox,
-    outcome: Rc<Cell<Option<Outcome>>>,
-    power_button: Box<dyn Fn()>,
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    power_button: Box<dyn Fn() + Send>,
 }
 
 impl MutEventSubscriber for Requests {
@@ -96,8 +102,9 @@ impl MutEventSubscriber for Requests {
         for request in self.mailbox.requests.try_iter() {
             match request {
                 // The first reason counts: a guest that switches off while somebody quits has switched off.
-                Request::Stop(outcome) if self.outcome.get().is_none() => self.outcome.set(Some(outcome)),
-                Request::Stop(_) => {}
+                Request::Stop(outcome) => {
+                    lock(&self.outcome).get_or_insert(outcome);
+                }
                 Request::PowerButton => (self.power_button)(),
             }
         }
@@ -105,13 +112,13 @@ impl MutEventSubscriber for Requests {
 }
 
 struct Watch {
-    fd: OwnedFd,
+    fd: RawFd,
     work: Readable,
 }
 
 impl MutEventSubscriber for Watch {
     fn init(&mut self, ops: &mut EventOps) {
-        add(ops, self.fd.as_raw_fd());
+        add(ops, self.fd);
     }
 
     fn process(&mut self, _: Events, _: &mut EventOps) {
@@ -121,17 +128,32 @@ impl MutEventSubscriber for Watch {
 
 struct Console {
     input: Input,
+    space: EventFd,
     handle: Handle,
 }
 
 impl MutEventSubscriber for Console {
     fn init(&mut self, ops: &mut EventOps) {
         add(ops, self.input.as_fd().as_raw_fd());
+        add(ops, self.space.as_raw_fd());
     }
 
-    fn process(&mut self, _: Events, ops: &mut EventOps) {
-        if !self.input.read(&self.handle) {
-            let _ = ops.remove(Events::empty_raw(self.input.as_fd().as_raw_fd()));
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        let input = self.input.as_fd().as_raw_fd();
+        if events.fd() == input {
+            match self.input.read() {
+                State::Open => {}
+                State::Quit => self.handle.quit(),
+                State::Full | State::Ended => {
+                    let _ = ops.remove(Events::empty_raw(input));
+                }
+            }
+        } else {
+            let _ = self.space.read();
+            if self.input.deliver() == State::Open {
+                // It is there already if the UART was never full.
+                let _ = ops.add(Events::new_raw(input, EventSet::IN));
+            }
         }
     }
 }
@@ -139,12 +161,15 @@ impl MutEventSubscriber for Console {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn control() -> ControlLoop {
+        ControlLoop::new(|| {}, Box::new(|| None)).unwrap()
+    }
 
     #[test]
     fn the_first_reason_to_stop_is_the_outcome() {
-        let mut control = ControlLoop::new(|| {}).unwrap();
+        let mut control = control();
         control.handle().send(Request::Stop(Outcome::PowerOff));
         control.handle().quit();
         assert_eq!(control.run().unwrap(), Outcome::PowerOff);
@@ -154,10 +179,10 @@ mod tests {
     fn another_thread_presses_the_power_button() {
         let pressed = Arc::new(AtomicUsize::new(0));
         let seen = pressed.clone();
-        let mut control = ControlLoop::new(move || {
+        let press = move || {
             seen.fetch_add(1, Ordering::SeqCst);
-        })
-        .unwrap();
+        };
+        let mut control = ControlLoop::new(press, Box::new(|| None)).unwrap();
         let handle = control.handle();
         std::thread::spawn(move || {
             handle.power_button();
@@ -169,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_readable_descriptor_is_served() {
-        let mut control = ControlLoop::new(|| {}).unwrap();
+        let mut control = control();
         let served = Arc::new(AtomicUsize::new(0));
         let count = served.clone();
         let handle = control.handle();
@@ -178,9 +203,26 @@ mod tests {
             count.fetch_add(1, Ordering::SeqCst);
             handle.quit();
         };
-        control.watch(reader, Box::new(work)).unwrap();
+        control.watch(reader.as_raw_fd(), Box::new(work));
         std::io::Write::write_all(&mut &writer, b"x").unwrap();
         assert_eq!(control.run().unwrap(), Outcome::Quit);
         assert!(served.load(Ordering::SeqCst) >= 1);
+    }
+
+    #[test]
+    fn the_clock_is_asked_again_when_its_time_is_over() {
+        let handle: Arc<Mutex<Option<Handle>>> = Arc::default();
+        let later = handle.clone();
+        let mut looks = 0;
+        let clock = move || {
+            looks += 1;
+            if looks == 3 {
+                later.lock().unwrap().take().unwrap().quit();
+            }
+            Some(Duration::from_millis(1))
+        };
+        let mut control = ControlLoop::new(|| {}, Box::new(clock)).unwrap();
+        *handle.lock().unwrap() = Some(control.handle());
+        assert_eq!(control.run().unwrap(), Outcome::Quit);
     }
 }

@@ -39,9 +39,14 @@ impl Handle {
     /// Asks; once the machine is gone nothing happens.
     pub fn send(&self, request: Request) {
         if self.requests.send(request).is_ok() {
-            // Fails only when the counter is full, and then the loop is awake anyhow.
-            let _ = self.wake.write(1);
+            self.wake();
         }
+    }
+
+    /// Makes the control loop look around: something is due earlier than it knew.
+    pub fn wake(&self) {
+        // Fails only when the counter is full, and then the loop is awake anyhow.
+        let _ = self.wake.write(1);
     }
 
     /// Ends the machine without asking the guest.

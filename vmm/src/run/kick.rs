@@ -75,7 +75,7 @@ pub(super) fn clear() {
 pub(super) fn send<T>(thread: &JoinHandle<T>) {
     if !thread.is_finished() {
         // SAFETY: the thread has not been joined, so its identifier is valid.
-        unsafe { libc::pthread_kill(thread.as_pthread_t(), kick_signal()) };
+        unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, kick_signal()) };
     }
 }
 

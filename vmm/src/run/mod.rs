@@ -3,6 +3,7 @@
 pub mod console;
 mod control;
 mod handle;
+#[allow(unsafe_code)] // signal sets and the ioctl that takes one
 mod kick;
 mod vcpus;
 

@@ -1,0 +1,227 @@
+//! Assigned devices and their vSMMUs: the kernel's objects in the order in which they are made and torn down.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use nestling_devices::bus::MmioBus;
+use nestling_devices::interrupt::MsiRouter;
+use nestling_devices::pci::{Bdf, PciFunction};
+use nestling_devices::smmuv3::capabilities::{Wishes, negotiate};
+use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, Smmuv3};
+use nestling_devices::vfio::{BarAddress, VfioCdev, VfioFunction, VfioFunctionConfig, VfioHost};
+use nestling_iommufd::{Ioas, Iommufd};
+
+use super::error::Error;
+use super::platform::Platform;
+use crate::memory::GuestRam;
+use crate::plan::spec::{AssignedFunction, Expander, Pci};
+use crate::run::ControlLoop;
+use crate::stats::{DeviceStats, VsmmuStats};
+
+/// All assigned devices of a machine.
+///
+/// Nothing of it exists in a machine without devices: such a guest needs no /dev/iommu.
+pub struct Assigned {
+    smmus: Vec<Vsmmu>,
+    functions: BTreeMap<String, Arc<VfioFunction>>,
+    /// Bound devices; closing them unbinds, which comes after the vSMMUs' teardown.
+    cdevs: Vec<Arc<VfioCdev>>,
+    ioas: Option<Arc<Ioas>>,
+}
+
+struct Vsmmu {
+    plan: Expander,
+    model: Arc<Smmuv3>,
+    host: Arc<IommufdSmmu>,
+}
+
+impl Assigned {
+    /// Opens, binds and attaches every device of the Plan and puts the vSMMUs on the bus.
+    pub fn new(plan: &Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<Self, Error> {
+        let mut assigned = Self { smmus: Vec::new(), functions: BTreeMap::new(), cdevs: Vec::new(), ioas: None };
+        if plan.expanders.is_empty() {
+            return Ok(assigned);
+        }
+        let built = assigned.build(plan, ram, platform, bus);
+        match built {
+            Ok(()) => Ok(assigned),
+            Err(error) => {
+                if let Err(left) = assigned.shutdown() {
+                    log::warn!("{left}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn build(&mut self, plan: &Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<(), Error> {
+        let iommufd = Iommufd::open()?;
+        let ioas = iommufd.alloc_ioas()?;
+        let window = ram.window();
+        ioas.map_file(ram.file(), 0, window.size, window.base)?;
+        self.ioas = Some(ioas.clone());
+        let vfio = VfioHost::new(&iommufd).map_err(|e| device_error("of the plan", e))?;
+        let routes = platform.routes();
+        for expander in &plan.expanders {
+            let devices = self.bind(&vfio, expander)?;
+            let Some((first, _)) = devices.first() else { continue };
+            let smmu = |source: Box<dyn std::error::Error + Send + Sync>| Error::Smmu {
+                name: expander.name.clone(),
+                host: expander.smmu.host.clone(),
+                source,
+            };
+            let host = IommufdSmmu::new(&iommufd, &ioas, &**first).map_err(|e| smmu(e.into()))?;
+            for (cdev, function) in &devices {
+                host.add_stream(function.stream_id as u32, cdev.clone())
+                    .map_err(|e| device_error(&function.host, e))?;
+            }
+            let model = vsmmu(expander, host.clone(), ram, platform).map_err(smmu)?;
+            let window = expander.smmu.window;
+            bus.insert(window.base..window.end(), model.clone())?;
+            self.smmus.push(Vsmmu { plan: expander.clone(), model, host });
+            for (cdev, function) in devices {
+                self.add_function(cdev, &function, platform, bus, &routes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, vfio: &VfioHost, expander: &Expander) -> Result<Vec<(Arc<VfioCdev>, AssignedFunction)>, Error> {
+        let mut devices = Vec::new();
+        for function in expander.ports.iter().filter_map(|port| port.function.as_ref()) {
+            let cdev = vfio.open(&function.host, &function.cdev).map_err(|e| device_error(&function.host, e))?;
+            self.cdevs.push(cdev.clone());
+            devices.push((cdev, function.clone()));
+        }
+        Ok(devices)
+    }
+
+    fn add_function(
+        &mut self,
+        cdev: Arc<VfioCdev>,
+        function: &AssignedFunction,
+        platform: &Platform,
+        bus: &Arc<MmioBus>,
+        routes: &Arc<dyn MsiRouter>,
+    ) -> Result<(), Error> {
+        let config = VfioFunctionConfig {
+            name: function.host.clone(),
+            host: cdev,
+            guest: Bdf::from_requester_id(function.stream_id as u16),
+            bars: function.bars.iter().map(|bar| BarAddress { index: bar.index, address: bar.window.base }).collect(),
+        };
+        let made = VfioFunction::new(config, bus.clone(), platform.slots.clone(), routes.clone())
+            .map_err(|e| device_error(&function.host, e))?;
+        self.functions.insert(function.host.clone(), made);
+        Ok(())
+    }
+
+    /// The guest's side of the device that the host knows as `host`.
+    pub fn function(&self, host: &str) -> Option<Arc<dyn PciFunction>> {
+        self.functions.get(host).map(|function| function.clone() as Arc<dyn PciFunction>)
+    }
+
+    /// Lets the control loop forward the host's events, and tell when the host wants a device back or sees it fail.
+    pub fn watch(&self, control: &mut ControlLoop) {
+        for function in self.functions.values() {
+            let wanted = function.clone();
+            let request = move || {
+                let _ = wanted.request_event().read();
+                log::warn!("{}: the host wants it back; end this guest to give it back", wanted.name());
+            };
+            control.watch(function.request_event().as_raw_fd(), Box::new(request));
+            let failed = function.clone();
+            let error = move || {
+                let _ = failed.error_event().read();
+                log::error!("{}: the host reports an uncorrectable error; reset the guest", failed.name());
+            };
+            control.watch(function.error_event().as_raw_fd(), Box::new(error));
+        }
+        for smmu in &self.smmus {
+            let model = smmu.model.clone();
+            if let Some(fd) = model.event_fd() {
+                control.watch(fd, Box::new(move || model.events_ready()));
+            }
+        }
+    }
+
+    /// Every vSMMU as at power-on. The devices are reset before.
+    pub fn reset_smmus(&self) {
+        self.smmus.iter().for_each(|smmu| smmu.model.reset());
+    }
+
+    /// Counters of the vSMMUs, in the order of the Plan.
+    pub fn stats(&self) -> Vec<VsmmuStats> {
+        self.smmus.iter().map(Vsmmu::stats).collect()
+    }
+
+    /// Gives everything back: functions fall silent, then vSMMUs from the event queue down to stage 2, then the
+    /// devices are closed, then the IOAS. The control loop, which polls the event queues, is gone before. Goes on after
+    /// a failure and returns the first.
+    pub fn shutdown(self) -> Result<(), Error> {
+        let mut result = Ok(());
+        let mut keep = |next: Result<(), Error>| {
+            if result.is_ok() {
+                result = next;
+            }
+        };
+        self.functions.values().for_each(|function| function.shutdown());
+        for Vsmmu { plan, model, host } in self.smmus {
+            drop(model);
+            let smmu = |e: nestling_devices::smmuv3::IommufdError| Error::Smmu {
+                name: plan.name.clone(),
+                host: plan.smmu.host.clone(),
+                source: e.into(),
+            };
+            keep(host.teardown().map_err(smmu));
+        }
+        drop(self.cdevs);
+        drop(self.ioas);
+        result
+    }
+}
+
+impl Vsmmu {
+    fn stats(&self) -> VsmmuStats {
+        let stats = self.model.stats();
+        let functions = self.plan.ports.iter().filter_map(|port| port.function.as_ref());
+        VsmmuStats {
+            name: self.plan.name.clone(),
+            host: self.plan.smmu.host.clone(),
+            stage1_installs: stats.stage1_installs,
+            invalidation_commands: stats.invalidation_commands,
+            invalidation_ioctls: stats.invalidation_ioctls,
+            events: stats.events,
+            devices: functions
+                .map(|f| DeviceStats { host: f.host.clone(), stream_id: f.stream_id as u32 })
+                .collect(),
+        }
+    }
+}
+
+fn vsmmu(
+    expander: &Expander,
+    host: Arc<IommufdSmmu>,
+    ram: &GuestRam,
+    platform: &Platform,
+) -> Result<Arc<Smmuv3>, Box<dyn std::error::Error + Send + Sync>> {
+    use nestling_devices::smmuv3::PhysicalSmmu;
+    let negotiation = negotiate(&Wishes::default(), &host.capabilities())?;
+    for row in &negotiation.rows {
+        log::info!("{}: {row}", expander.name);
+    }
+    let interrupts = Interrupts {
+        event: platform.line(expander.smmu.event_gsiv)?,
+        gerror: platform.line(expander.smmu.gerror_gsiv)?,
+        sync: platform.line(expander.smmu.sync_gsiv)?,
+        its: None,
+    };
+    let config = Config { name: expander.name.clone(), features: negotiation.features };
+    Ok(Smmuv3::new(config, host, ram.memory().clone(), interrupts))
+}
+
+fn device_error(host: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Device { host: host.to_owned(), source: Box::new(source) }
+}
