@@ -20,6 +20,9 @@ const FRAGMENT: &str = include_str!("../../../resources/lab/host-kernel.fragment
 /// Lines that a build of this fragment prints, for the progress bar. A wrong figure shows as a bar that jumps at the end.
 const EXPECTED_LINES: u64 = 2200;
 
+/// Files and folders of the source without its documentation, for the progress bar.
+const EXPECTED_FILES: u64 = 84_000;
+
 const SOURCE: &str = "linux-source-7.3";
 
 /// The kernel's source, as Debian packs it.
@@ -75,19 +78,20 @@ impl Build {
             .release
             .get(SOURCE)
             .ok_or_else(|| Error::Damaged { path: source.path.clone(), why: format!("it does not list {SOURCE}") })?;
-        progress.say(&format!("unpacking {}", package.title()));
+        let mut step = progress.step(&format!("unpacking {}", package.title()), Unit::Things("files"), EXPECTED_FILES);
         let log = lock.log("kernel");
         // The source is a compressed archive in a package. The kernel's documentation is half of its files and no
         // build needs it, except for one Kconfig file.
         let script = r#"dpkg-deb --fsys-tarfile "$1" | tar -xO --wildcards "./usr/src/$2.tar.*" | xz -T0 -dc |
-            tar -x -C "$3" --strip-components=1 --no-wildcards-match-slash --wildcards \
+            tar -xv -C "$3" --strip-components=1 --no-wildcards-match-slash --wildcards \
                 --exclude="$2/Documentation/[a-z]*" --exclude="$2/Documentation/[A-JL-Z]*""#;
         Tool::new("unpacking the kernel source", "sh")
             .args(["-c", script, "sh"])
             .arg(source.path.join(&package.file))
             .arg(SOURCE)
             .arg(&folder)
-            .run(&log, || {})?;
+            .run(&log, || step.set(count_lines(&log)))?;
+        step.done();
         Ok(Self { tree: folder, log })
     }
 
@@ -132,7 +136,7 @@ fn lost<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
     lines.filter(|line| !followed(line)).collect()
 }
 
-/// make prints one line per file it makes.
+/// make and tar print one line per file.
 fn count_lines(log: &Path) -> u64 {
     fs::read(log).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count() as u64)
 }

@@ -1,11 +1,12 @@
 //! What the machine itself must have: tools to fetch and build with, and the Rust target of the emulated host.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use super::command::{Tool, find};
 use super::error::Error;
-use super::progress::Progress;
+use super::progress::{Progress, Unit};
 
 /// The target that everything in the emulated host is built for.
 pub(super) const RUST_TARGET: &str = "aarch64-unknown-linux-musl";
@@ -37,13 +38,25 @@ pub(super) fn build_packages(progress: &Progress, log: &Path) -> Result<(), Erro
     if !rustix::process::geteuid().is_root() {
         return Err(Error::MachinePackages { command: format!("sudo {}", install_command(&missing)) });
     }
-    progress.say(&format!("installing on this machine: {}", missing.join(", ")));
     let apt = |what: &str| Tool::new(what, "apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("-q");
+    let names = missing.join(", ");
+    progress.say(&format!("this machine needs {names}; updating its lists of packages"));
     apt("updating this machine's lists of packages").arg("update").run(log, || {})?;
+    let install = ["install", "-y", "--no-install-recommends"];
+    let plan = apt("planning an installation").args(install).arg("--simulate").args(&missing).output()?;
+    let total = plan.lines().filter(|line| line.starts_with("Inst ")).count() as u64;
+    let mut step = progress.step("installing packages on this machine", Unit::Things("packages"), total);
     apt("installing packages on this machine")
-        .args(["install", "-y", "--no-install-recommends"])
+        .args(install)
         .args(&missing)
-        .run(log, || {})
+        .run(log, || step.set(configured(&fs::read_to_string(log).unwrap_or_default())))?;
+    step.done();
+    Ok(())
+}
+
+/// How many packages dpkg has finished with, by what it prints.
+fn configured(log: &str) -> u64 {
+    log.lines().filter(|line| line.starts_with("Setting up ")).count() as u64
 }
 
 fn missing_packages() -> Result<Vec<&'static str>, Error> {
@@ -90,6 +103,11 @@ mod tests {
     fn a_removed_package_is_as_missing_as_an_unknown_one() {
         let status = "make installed\nflex config-files\n";
         assert_eq!(missing(&["make", "flex", "bison"], status), ["flex", "bison"]);
+    }
+
+    #[test]
+    fn a_package_counts_when_it_is_configured() {
+        assert_eq!(configured("Unpacking flex\nSetting up bc (1.07)\nSetting up flex (2.6)\n"), 2);
     }
 
     #[test]
