@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod guest;
 pub mod host;
 pub mod setup;

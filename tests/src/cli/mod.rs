@@ -17,6 +17,7 @@ mod tally;
 mod test;
 
 pub use error::Error;
+pub use tally::SKIPPED;
 
 use crate::setup::{self, Artifacts, Config, Progress};
 

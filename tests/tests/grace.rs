@@ -1,0 +1,95 @@
+//! A host like one Grace socket: five SMMUs, virtual functions, two devices behind one SMMU, a large BAR.
+#![cfg(target_arch = "aarch64")]
+
+use nestling_lab::guest::{Finished, Launch, Model, Place, smmu_of};
+
+/// The StreamID of a host device.
+fn stream_id(finished: &Finished, host: &str) -> u64 {
+    let vsmmus = finished.stats["vsmmus"].as_array().expect("the counters have vSMMUs");
+    let mut devices = vsmmus.iter().flat_map(|vsmmu| vsmmu["devices"].as_array().into_iter().flatten());
+    let device =
+        devices.find(|device| device["host"] == host).unwrap_or_else(|| panic!("{host} is not in the counters"));
+    device["stream_id"].as_u64().expect("a StreamID is a number")
+}
+
+/// The vSMMU of a host device, by its position.
+fn vsmmu(finished: &Finished, host: &str) -> usize {
+    let vsmmus = finished.stats["vsmmus"].as_array().expect("the counters have vSMMUs");
+    let has =
+        |vsmmu: &serde_json::Value| vsmmu["devices"].as_array().into_iter().flatten().any(|it| it["host"] == host);
+    vsmmus.iter().position(has).unwrap_or_else(|| panic!("{host} is behind no vSMMU"))
+}
+
+#[test]
+fn every_device_of_five_smmus_works_in_one_guest() {
+    let Some(place) = Place::here() else { return };
+    let Some(devices) = place.all_devices() else { return };
+    let finished = Launch::new(place).devices(&devices).steps("inventory,io,net,interrupts").run();
+    let mut smmus: Vec<String> = devices.iter().map(|device| smmu_of(device)).collect();
+    smmus.sort();
+    smmus.dedup();
+    let count = smmus.len();
+    assert!(place.profile.is_none() || (count, devices.len()) == (5, 7), "{count} SMMUs, {devices:?}");
+    assert_eq!(finished.said("smmus"), [count.to_string()]);
+    assert_eq!(finished.stats["vsmmus"].as_array().map(Vec::len), Some(count));
+    if place.profile.is_some() {
+        assert_eq!(finished.said("drives verified"), ["2"]);
+        // two virtual functions and e1000e
+        assert_eq!(finished.said("cards answered"), ["3"]);
+    }
+    for device in &devices {
+        let at = vsmmu(&finished, device);
+        assert_eq!(finished.stats["vsmmus"][at]["host"], smmu_of(device));
+    }
+}
+
+#[test]
+fn two_virtual_functions_are_two_devices_of_one_vsmmu() {
+    let Some(place) = Place::here() else { return };
+    let Some(functions) = place.devices_of(Model::IgbVf, 2) else { return };
+    let finished = Launch::new(place).devices(&functions).steps("inventory,net,interrupts").run();
+    assert_eq!(vsmmu(&finished, functions[0]), vsmmu(&finished, functions[1]));
+    assert_ne!(stream_id(&finished, functions[0]), stream_id(&finished, functions[1]));
+    assert_eq!(finished.said("cards answered"), ["2"]);
+    assert_eq!(finished.words("eth", "driver"), ["igbvf", "igbvf"]);
+}
+
+#[test]
+fn two_devices_behind_one_smmu_share_its_vsmmu() {
+    let Some(place) = Place::here() else { return };
+    let (Some(edu), Some(card)) = (place.devices_of(Model::Edu, 1), place.devices_of(Model::E1000e, 1)) else { return };
+    let finished = Launch::new(place).devices([edu[0], card[0]]).steps("inventory,net").run();
+    assert_eq!(finished.said("smmus"), ["1"]);
+    assert_eq!(vsmmu(&finished, edu[0]), vsmmu(&finished, card[0]));
+    assert_eq!(finished.said("cards answered"), ["1"]);
+}
+
+#[test]
+fn a_16_gib_bar_is_where_the_guest_looks_for_it() {
+    let Some(place) = Place::here() else { return };
+    let Some(device) = place.devices_of(Model::PciTestdev, 1) else { return };
+    let finished = Launch::new(place).devices([device[0]]).steps("inventory").run();
+    let bars = finished.said("bar");
+    assert_eq!(bars.len(), 1, "{bars:?}");
+    assert!(bars[0].starts_with("16 GiB at 0x"), "{bars:?}");
+}
+
+#[test]
+fn a_stray_dma_arrives_as_an_event_with_its_stream_id_and_address() {
+    let Some(place) = Place::here() else { return };
+    let Some(edu) = place.devices_of(Model::Edu, 1) else { return };
+    let finished = Launch::new(place).devices([edu[0]]).steps("fault").run();
+    let sid = format!("{:#x}", stream_id(&finished, edu[0]));
+    assert_eq!(finished.words("event", "event"), ["F_TRANSLATION"]);
+    assert_eq!(finished.words("event", "sid"), [sid.as_str()]);
+    assert_eq!(finished.words("event", "iova"), ["0x2345000"]);
+    assert_eq!(finished.count("/vsmmus/0/events"), 1);
+}
+
+#[test]
+fn a_fault_of_one_device_leaves_another_of_its_vsmmu_working() {
+    let Some(place) = Place::here() else { return };
+    let (Some(edu), Some(card)) = (place.devices_of(Model::Edu, 1), place.devices_of(Model::E1000e, 1)) else { return };
+    let finished = Launch::new(place).devices([edu[0], card[0]]).steps("fault,net").run();
+    assert_eq!(finished.said("cards answered"), ["1"]);
+}
