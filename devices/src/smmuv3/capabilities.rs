@@ -69,8 +69,8 @@ pub enum Error {
     /// No granule is left, so no translation table could be built.
     #[error("no granule is left; allow one of gran4k, gran16k and gran64k that the host smmu has")]
     NoGranule,
-    /// The host SMMU reads another table format than the guest would write.
-    #[error("the host smmu {0}; a vsmmu needs VMSAv8-64 tables in little-endian and 16 bits of StreamID")]
+    /// The host SMMU does something that cannot be hidden from the guest.
+    #[error("the host smmu {0}, which no guest can be given; leave its devices out")]
     Unusable(&'static str),
 }
 
@@ -143,6 +143,9 @@ pub fn negotiate(wishes: &Wishes, host: &HostCapabilities) -> Result<Negotiation
     }
     if !matches!(host0.ttendian(), 0 | 2) {
         return Err(Error::Unusable("reads big-endian tables only"));
+    }
+    if host0.stall_model() == 2 {
+        return Err(Error::Unusable("stalls every faulting transaction (STALL_MODEL 2)"));
     }
     let mut rows = Rows(Vec::new());
 

@@ -1,5 +1,8 @@
 //! Takes commands from the guest's queue and executes them in order (IHI 0070, sections 3.5, 4 and 7.1).
 
+use std::error::Error;
+use std::fmt;
+
 use vm_memory::{Bytes, GuestAddress};
 
 use super::decode::{Command, atc_stream, cfgi_cd_all};
@@ -41,7 +44,7 @@ impl Smmuv3 {
                 .find(|&count| self.memory.read_slice(chunk[..count].as_flattened_mut(), address).is_ok());
             let Some(count) = read else {
                 if self.flush(state).is_ok() {
-                    self.command_error(state, start, CmdqError::Abt, "it cannot be fetched");
+                    self.command_error(state, start, CmdqError::Abt, format_args!("it cannot be fetched"));
                 }
                 return;
             };
@@ -64,8 +67,8 @@ impl Smmuv3 {
             Err(reason) => {
                 // Those before it come first.
                 self.flush(state)?;
-                self.command_error(state, index, CmdqError::Ill, reason);
-                self.complain(state, format_args!("illegal command {:#018x} {:#018x}", words[0], words[1]));
+                let what = format_args!("{:#018x} {:#018x}: {reason}", words[0], words[1]);
+                self.command_error(state, index, CmdqError::Ill, what);
                 return Err(Stopped);
             }
         };
@@ -115,7 +118,8 @@ impl Smmuv3 {
         self.flush(state)?;
         state.stats.syncs += 1;
         if std::mem::take(&mut state.atc_timeout) {
-            self.command_error(state, index, CmdqError::AtcInvSync, "a device did not complete an atc invalidation");
+            let reason = format_args!("a device did not complete an atc invalidation");
+            self.command_error(state, index, CmdqError::AtcInvSync, reason);
             return Err(Stopped);
         }
         // SEV needs nothing: the guest's WFE ends by its next exit, and IDR0.SEV is 0.
@@ -150,10 +154,10 @@ impl Smmuv3 {
             Ok(()) => Ok(()),
             Err(error) => {
                 state.stats.failed_invalidations += 1;
-                self.complain(
-                    state,
-                    format_args!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string)),
-                );
+                match error.source() {
+                    Some(source) => self.complain(state, format_args!("{error}: {source}")),
+                    None => self.complain(state, format_args!("{error}")),
+                }
                 self.recover(state, error)
             }
         };
@@ -173,7 +177,7 @@ impl Smmuv3 {
             InvalidateError::Failed(_) => (0, CmdqError::Abt, "the host cannot execute it"),
         };
         let index = state.batch.index(position).unwrap_or(state.registers.cmdq_cons.rd());
-        self.command_error(state, index, error, reason);
+        self.command_error(state, index, error, format_args!("{reason}"));
         Err(Stopped)
     }
 
@@ -203,7 +207,7 @@ impl Smmuv3 {
     }
 
     /// Stops the queue at `index` until the guest acknowledges GERROR.CMDQ_ERR; then the command is fetched again.
-    fn command_error(&self, state: &mut State, index: u32, error: CmdqError, reason: &str) {
+    fn command_error(&self, state: &mut State, index: u32, error: CmdqError, reason: fmt::Arguments<'_>) {
         state.stats.command_errors += 1;
         state.registers.cmdq_cons.set_rd(index);
         state.registers.cmdq_cons.set_err(error as u8);

@@ -11,7 +11,7 @@ impl Smmuv3 {
     /// Moves all pending host events to the guest's queue; one interrupt for all of them.
     pub(super) fn forward_events(&self, state: &mut State) {
         let mut news = false;
-        self.physical.drain_events(&mut |event| {
+        let drained = self.physical.drain_events(&mut |event| {
             news |= match event {
                 HostEvent::Record(record) => self.write_event(state, record),
                 HostEvent::Lost(count) => {
@@ -20,6 +20,9 @@ impl Smmuv3 {
                 }
             }
         });
+        if let Err(error) = drained {
+            self.complain(state, format_args!("events of the host cannot be read: {error}"));
+        }
         if news {
             self.event_interrupt(state);
         }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::decode::atc_stream;
 use super::physical::{
-    CommandWords, HostCapabilities, HostEvent, InstallError, Installed, InvalidateError, PhysicalSmmu, StreamConfig,
+    CommandWords, HostCapabilities, HostError, HostEvent, InstallError, Installed, InvalidateError, PhysicalSmmu,
+    StreamConfig,
 };
 use super::spec::registers::{Idr0, Idr1, Idr3, Idr5};
 
@@ -135,9 +136,10 @@ impl PhysicalSmmu for FakeSmmu {
         }
     }
 
-    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) {
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<(), HostError> {
         let events = std::mem::take(&mut self.lock().events);
         events.into_iter().for_each(sink);
+        Ok(())
     }
 
     fn invalidation_calls(&self) -> u64 {

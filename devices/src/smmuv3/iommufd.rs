@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nestling_iommufd as kernel;
@@ -12,7 +13,8 @@ use nestling_iommufd::{
 };
 
 use super::physical::{
-    CommandWords, HostCapabilities, HostEvent, InstallError, Installed, InvalidateError, PhysicalSmmu, StreamConfig,
+    CommandWords, HostCapabilities, HostError, HostEvent, InstallError, Installed, InvalidateError, PhysicalSmmu,
+    StreamConfig,
 };
 
 /// Events that the kernel keeps for the guest before it drops some. It allocates them one by one.
@@ -70,6 +72,8 @@ pub struct IommufdSmmu {
     iommufd: Iommufd,
     host: HostCapabilities,
     objects: RwLock<Option<Objects>>,
+    /// Invalidation calls until the teardown.
+    calls: AtomicU64,
 }
 
 struct Objects {
@@ -111,6 +115,7 @@ impl IommufdSmmu {
             iommufd: iommufd.clone(),
             host: HostCapabilities { idr: smmu.idr, iidr: smmu.iidr, aidr: smmu.aidr, ats },
             objects: RwLock::new(Some(objects)),
+            calls: AtomicU64::new(0),
         }))
     }
 
@@ -149,6 +154,7 @@ impl IommufdSmmu {
     pub fn teardown(&self) -> Result<(), Error> {
         let Some(objects) = self.write().take() else { return Ok(()) };
         let Objects { events, streams, bypass, abort, viommu, parent, .. } = objects;
+        self.calls.store(viommu.counters().invalidate_calls, Ordering::Relaxed);
         let mut result = Ok(());
         keep_first(&mut result, events.destroy());
         for stream in streams.into_values() {
@@ -276,19 +282,15 @@ impl PhysicalSmmu for IommufdSmmu {
         })
     }
 
-    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) {
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<(), HostError> {
         let objects = self.read();
-        let Some(objects) = &*objects else { return };
+        let Some(objects) = &*objects else { return Ok(()) };
         let mut events = [Vevent::default(); EVENT_BATCH];
         loop {
-            let count = match objects.events.read(&mut events) {
-                Ok(0) => return,
-                Ok(count) => count,
-                Err(error) => {
-                    log::warn!("events of a vsmmu cannot be read: {error}");
-                    return;
-                }
-            };
+            let count = objects.events.read(&mut events)?;
+            if count == 0 {
+                return Ok(());
+            }
             for event in events.iter().take(count) {
                 if event.lost > 0 {
                     sink(HostEvent::Lost(event.lost));
@@ -305,6 +307,9 @@ impl PhysicalSmmu for IommufdSmmu {
     }
 
     fn invalidation_calls(&self) -> u64 {
-        self.read().as_ref().map_or(0, |objects| objects.viommu.counters().invalidate_calls)
+        match &*self.read() {
+            Some(objects) => objects.viommu.counters().invalidate_calls,
+            None => self.calls.load(Ordering::Relaxed),
+        }
     }
 }

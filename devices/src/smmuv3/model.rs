@@ -113,7 +113,9 @@ impl Smmuv3 {
         state.atc_timeout = false;
         self.configure_all(&mut state);
         self.invalidate_everything(&mut state);
-        self.physical.drain_events(&mut |_| {});
+        if let Err(error) = self.physical.drain_events(&mut |_| {}) {
+            self.complain(&mut state, format_args!("events of the host cannot be read: {error}"));
+        }
     }
 
     /// Counters since it was made.

@@ -27,6 +27,9 @@ pub enum StreamConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage1(pub [u64; 2]);
 
+/// What the host answered.
+pub type HostError = Box<dyn std::error::Error + Send + Sync>;
+
 /// What [`PhysicalSmmu::install`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Installed {
@@ -46,7 +49,7 @@ pub struct InstallError {
     pub stream_id: u32,
     /// What the host answered.
     #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: HostError,
 }
 
 /// Why a batch of invalidations was not executed as a whole.
@@ -68,7 +71,7 @@ pub enum InvalidateError {
     },
     /// The host failed; nothing is known about any command.
     #[error("the host cannot execute the batch")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Failed(#[source] HostError),
 }
 
 /// What comes out of the host's event queue.
@@ -122,7 +125,7 @@ pub trait PhysicalSmmu: Send + Sync {
     fn invalidate(&self, commands: &[CommandWords]) -> Result<(), InvalidateError>;
 
     /// Takes all pending events, oldest first.
-    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent));
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<(), HostError>;
 
     /// Readable while events are pending; none if there are never events.
     fn event_fd(&self) -> Option<RawFd> {

@@ -102,10 +102,12 @@ fn everything_can_be_turned_off_but_the_last_granule() {
 }
 
 #[test]
-fn a_host_that_reads_other_tables_cannot_be_used() {
+fn a_host_that_a_guest_could_not_understand_cannot_be_used() {
     let mut host = host();
     host.idr[0] = Idr0::from_bits(host.idr[0]).with_ttendian(3).into_bits();
     assert!(matches!(negotiate(&Wishes::default(), &host), Err(Error::Unusable(_))));
-    host.idr[0] = Idr0::from_bits(host.idr[0]).with_ttendian(2).with_ttf(1).into_bits();
+    host.idr[0] = Idr0::from_bits(host.idr[0]).with_ttendian(2).with_stall_model(2).into_bits();
+    assert!(matches!(negotiate(&Wishes::default(), &host), Err(Error::Unusable(_))));
+    host.idr[0] = Idr0::from_bits(host.idr[0]).with_stall_model(0).with_ttf(1).into_bits();
     assert!(matches!(negotiate(&Wishes::default(), &host), Err(Error::Unusable(_))));
 }

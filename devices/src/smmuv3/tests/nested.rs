@@ -189,11 +189,12 @@ fn teardown_leaves_nothing_behind_and_can_be_done_again_and_again() {
         host.physical.teardown().unwrap();
         host.physical.teardown().unwrap();
         let Host { kernel, ioas, devices, physical } = host;
+        let calls = guest.smmu.stats().invalidation_ioctls;
         // The model may live on; it has no devices any more.
         guest.set_ste(STREAMS[0], stage1_ste(SCRATCH + 0x1000));
         guest.run(&[tlbi_va(1, 0), atc_inv(STREAMS[0]), sync()]);
         guest.smmu.events_ready();
-        assert_eq!(guest.smmu.event_fd(), None);
+        assert_eq!((guest.smmu.event_fd(), guest.smmu.stats().invalidation_ioctls), (None, calls));
         assert!(matches!(physical.add_stream(1, Arc::new(devices[0].clone())), Err(IommufdError::Gone)));
         ioas.destroy().unwrap();
         assert_eq!(kernel.live_objects(), 0);
