@@ -23,12 +23,4 @@ pub enum Error {
         /// What is wrong there.
         message: String,
     },
-    /// A value of the form `first,key=value,...` has something wrong in it.
-    #[error("'{text}': {message}")]
-    Option {
-        /// The whole value.
-        text: String,
-        /// What is wrong in it.
-        message: String,
-    },
 }

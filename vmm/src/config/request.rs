@@ -38,9 +38,10 @@ pub struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
 
-    /// Give a host PCI function to the guest, behind the vSMMU of its host SMMU. May be repeated. Keys: host=DDDD:BB:DD.F
-    /// (the key itself may be left out), slot=N (physical slot number in the guest, of which udev makes the names of
-    /// network interfaces).
+    /// Give a host PCI function to the guest, behind the vSMMU of its host SMMU; may be repeated.
+    ///
+    /// Keys: host=DDDD:BB:DD.F (the key itself may be left out); slot=N, its physical slot number in the guest, of which
+    /// udev makes the names of network interfaces.
     #[arg(long, value_name = "BDF[,KEY=VALUE...]")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub device: Vec<DeviceRequest>,
@@ -172,9 +173,108 @@ impl<'de> Deserialize<'de> for DeviceRequest {
 }
 
 impl FromStr for DeviceRequest {
-    type Err = Error;
+    type Err = options::Error;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
-        options::from_str(text, "host").map_err(|error| Error::Option { text: text.into(), message: error.to_string() })
+    fn from_str(text: &str) -> Result<Self, options::Error> {
+        options::from_str(text, "host")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(text: &str) -> Result<DeviceRequest, String> {
+        text.parse().map_err(|error: options::Error| error.to_string())
+    }
+
+    fn file(text: &str) -> Result<Request, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vm.toml");
+        std::fs::write(&path, text).unwrap();
+        let message = |error: Error| error.to_string().replace(&format!("{}/", folder.path().display()), "");
+        let mut request = Request::read(&path).map_err(message)?;
+        for file in [&mut request.kernel, &mut request.initrd].into_iter().flatten() {
+            if let Ok(relative) = file.strip_prefix(folder.path()) {
+                *file = relative.into();
+            }
+        }
+        Ok(request)
+    }
+
+    #[test]
+    fn a_device_is_an_address_with_keys() {
+        let nvme = DeviceRequest::new("0000:11:00.0".parse().unwrap());
+        assert_eq!(device("0000:11:00.0"), Ok(nvme.clone()));
+        assert_eq!(device("host=11:00.0"), Ok(nvme.clone()));
+        assert_eq!(device("11:00.0,slot=7"), Ok(DeviceRequest { slot: Some(7), ..nvme }));
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_read_says_what_is_valid() {
+        assert_eq!(device("11:00.0,ats=on"), Err("unknown key 'ats'; valid keys: host, slot".into()));
+        assert_eq!(device("slot=7"), Err("key 'host' is missing".into()));
+        assert!(device("nvme0").unwrap_err().starts_with("'nvme0' is not a PCI address; write DDDD:BB:DD.F"));
+        assert_eq!(device("11:00.0,slot=first"), Err("slot: 'first' is not a whole number".into()));
+    }
+
+    #[test]
+    fn a_file_has_the_same_keys_as_the_command_line() {
+        let request = file(
+            r#"
+            kernel = "Image"
+            initrd = "/boot/initrd.img"
+            cmdline = "console=ttyAMA0"
+            cpus = 2
+            memory = "2G"
+            on-reset = "exit"
+            device = ["11:00.0,slot=7", { host = "0009:01:00.0" }]
+            "#,
+        );
+        let devices = vec![device("11:00.0,slot=7").unwrap(), DeviceRequest::new("0009:01:00.0".parse().unwrap())];
+        let expected = Request {
+            kernel: Some("Image".into()),
+            initrd: Some("/boot/initrd.img".into()),
+            cmdline: Some("console=ttyAMA0".into()),
+            cpus: Some(2),
+            memory: Some(Size(2 << 30)),
+            device: devices,
+            on_reset: Some(OnReset::Exit),
+            stats_file: None,
+        };
+        assert_eq!(request, Ok(expected.clone()));
+        assert_eq!(toml::from_str::<Request>(&toml::to_string(&expected).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_where_and_what_is_valid() {
+        let refused = file("cpus = 2\nmemroy = \"1G\"\n").unwrap_err();
+        assert!(
+            refused.starts_with("vm.toml:2: unknown field `memroy`, expected one of `kernel`, `initrd`"),
+            "{refused}"
+        );
+        let refused = file("device = [\"11:00.0,x\"]").unwrap_err();
+        assert_eq!(refused, "vm.toml:1: unknown key 'x'; valid keys: host, slot");
+        let refused = file("[[device]]\nhost = \"11:00.0\"\nslit = 3").unwrap_err();
+        assert!(refused.starts_with("vm.toml:3: unknown field `slit`, expected `host` or `slot`"), "{refused}");
+        assert!(file("memory = \"much\"").unwrap_err().contains("'much' is not a size"));
+        assert!(file("cpus = -1").unwrap_err().starts_with("vm.toml:1: "));
+        let missing = Request::read(Path::new("/nonexistent.toml")).unwrap_err().to_string();
+        assert_eq!(missing, "configuration file '/nonexistent.toml' cannot be read");
+    }
+
+    #[test]
+    fn what_is_said_later_overrides() {
+        let file = Request {
+            cpus: Some(2),
+            memory: Some(Size(1 << 30)),
+            device: vec![device("11:00.0").unwrap()],
+            ..Request::default()
+        };
+        let options = Request { cpus: Some(4), ..Request::default() };
+        let both = file.clone().overridden_by(options);
+        assert_eq!((both.cpus, both.memory, both.device.len()), (Some(4), Some(Size(1 << 30)), 1));
+        let other = Request { device: vec![device("12:00.0").unwrap()], ..Request::default() };
+        assert_eq!(file.overridden_by(other.clone()).device, other.device);
     }
 }

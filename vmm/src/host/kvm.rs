@@ -3,7 +3,8 @@
 use super::KvmLimits;
 
 impl KvmLimits {
-    /// Asks `/dev/kvm`; none if it cannot be opened (the Inventory says why).
+    /// Asks `/dev/kvm`. None if it cannot be opened (the Inventory says why), or if this is no arm64 host.
+    #[cfg(target_arch = "aarch64")]
     pub fn query() -> Option<Self> {
         let kvm = kvm_ioctls::Kvm::new().ok()?;
         Some(Self {
@@ -14,5 +15,11 @@ impl KvmLimits {
                 _ => 40,
             },
         })
+    }
+
+    /// None: this is no arm64 host.
+    #[cfg(not(target_arch = "aarch64"))]
+    pub fn query() -> Option<Self> {
+        None
     }
 }

@@ -4,7 +4,6 @@
 mod assignable;
 mod boot_files;
 mod error;
-#[cfg(target_arch = "aarch64")]
 mod kvm;
 mod process;
 pub mod spec;
