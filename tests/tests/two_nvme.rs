@@ -82,7 +82,7 @@ fn a_guest_that_invalidates_lazily_has_dma() {
 #[test]
 fn four_processors_share_the_drives() {
     let Some((_, launch, _)) = both_drives() else { return };
-    let finished = launch.cpus(4).steps("io,spread,interrupts").run();
+    let finished = launch.cpus("4").steps("io,spread,interrupts").run();
     assert!(finished.said("init")[0].ends_with("on 4 processors"));
     assert_eq!(finished.said("drives verified"), ["2"]);
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::error::file;
 use super::report::{Report, Stats};
 use super::{Error, Lab, build, exec, native};
-use crate::host::profile::Device;
 use crate::host::tail::Tail;
 use crate::host::{Output, Profile};
 use crate::setup::Artifacts;
@@ -102,7 +101,7 @@ fn host_smmus(devices: &[String]) -> usize {
 
 fn drives(profile: &Profile) -> usize {
     let devices = profile.smmu.iter().flat_map(|smmu| &smmu.devices);
-    devices.filter(|device| matches!(device, Device::Nvme { .. })).count()
+    devices.map(|device| usize::from(device.drives().0)).sum()
 }
 
 fn read(path: &Path) -> Result<Stats, String> {

@@ -15,6 +15,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,11 +45,14 @@ static TURN: Mutex<()> = Mutex::new(());
 #[derive(Clone, Debug)]
 pub struct Launch<'a> {
     place: &'a Place,
+    kernel: PathBuf,
+    initrd: PathBuf,
     arguments: Vec<OsString>,
     cmdline: Vec<String>,
-    cpus: u16,
+    cpus: String,
     memory: String,
     terminal: bool,
+    user: Option<u32>,
 }
 
 impl<'a> Launch<'a> {
@@ -56,12 +61,15 @@ impl<'a> Launch<'a> {
     pub fn new(place: &'a Place) -> Self {
         Self {
             place,
+            kernel: place.kernel.clone(),
+            initrd: place.initrd.clone(),
             arguments: Vec::new(),
             // every character of a console costs an exit
             cmdline: vec!["console=ttyAMA0".to_owned(), "quiet".to_owned()],
-            cpus: 2,
+            cpus: "2".to_owned(),
             memory: "1G".to_owned(),
             terminal: false,
+            user: None,
         }
         .steps("poweroff")
     }
@@ -89,10 +97,24 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// The number of processors.
+    /// Another kernel.
     #[must_use]
-    pub fn cpus(mut self, cpus: u16) -> Self {
-        self.cpus = cpus;
+    pub fn kernel(mut self, kernel: impl Into<PathBuf>) -> Self {
+        self.kernel = kernel.into();
+        self
+    }
+
+    /// Another initramfs.
+    #[must_use]
+    pub fn initrd(mut self, initrd: impl Into<PathBuf>) -> Self {
+        self.initrd = initrd.into();
+        self
+    }
+
+    /// The number of processors, as `--cpus` takes it.
+    #[must_use]
+    pub fn cpus(mut self, cpus: &str) -> Self {
+        cpus.clone_into(&mut self.cpus);
         self
     }
 
@@ -117,6 +139,13 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// nestling belongs to this user and group, without any privilege.
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// Starts nestling.
     ///
     /// # Panics
@@ -127,13 +156,16 @@ impl<'a> Launch<'a> {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let mut command = Command::new(&self.place.nestling);
         command
-            .args(["run", "--cmdline", &self.cmdline.join(" "), "--cpus", &self.cpus.to_string()])
+            .args(["run", "--cmdline", &self.cmdline.join(" "), "--cpus", &self.cpus])
             .args(["--memory", &self.memory])
-            .args([OsStr::new("--kernel"), self.place.kernel.as_ref()])
-            .args([OsStr::new("--initrd"), self.place.initrd.as_ref()])
+            .args([OsStr::new("--kernel"), self.kernel.as_ref()])
+            .args([OsStr::new("--initrd"), self.initrd.as_ref()])
             .args([OsStr::new("--stats-file"), folder.path().join("stats.json").as_ref()])
             .args(&self.arguments)
             .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         let (sender, events) = channel();
         let mut keyboard = None;
         let mut console: Option<Box<dyn Read + Send>> = None;
@@ -180,6 +212,22 @@ impl<'a> Launch<'a> {
         let finished = self.start().finish();
         finished.expect_passed();
         finished
+    }
+}
+
+impl Launch<'_> {
+    /// Starts nestling and expects it to refuse: status 2, nothing on the console, and one line, which is returned.
+    ///
+    /// # Panics
+    /// If anything else happens.
+    #[must_use]
+    pub fn refused(self) -> String {
+        let finished = self.start().finish();
+        let lines: Vec<&str> = finished.messages.lines().filter(|line| !line.trim().is_empty()).collect();
+        assert_eq!(finished.status.code(), Some(2), "nestling said {lines:?}\n{}", finished.report);
+        let [line] = lines.as_slice() else { panic!("these should be one line: {lines:#?}") };
+        assert!(finished.lines.is_empty(), "a guest was started\n{}", finished.report);
+        (*line).to_owned()
     }
 }
 

@@ -73,15 +73,14 @@ pub struct Launch<'a> {
 /// Disk images that have to exist before QEMU starts: path and size in bytes.
 #[must_use]
 pub fn disks(profile: &Profile, folder: &Path) -> Vec<(PathBuf, u64)> {
-    let devices = profile.smmu.iter().enumerate().flat_map(|(smmu, it)| {
-        it.devices.iter().enumerate().map(move |(port, device)| (format!("d{smmu}p{port}"), device))
-    });
-    devices
-        .filter_map(|(id, device)| match device {
-            Device::Nvme { disk_mib } => Some((disk(folder, &id), disk_mib << 20)),
-            _ => None,
-        })
-        .collect()
+    let mut disks = Vec::new();
+    for (number, smmu) in profile.smmu.iter().enumerate() {
+        for (port, device) in smmu.devices.iter().enumerate() {
+            let (count, mib) = device.drives();
+            disks.extend((0..count).map(|function| (disk(folder, &format!("d{number}p{port}f{function}")), mib << 20)));
+        }
+    }
+    disks
 }
 
 /// QEMU's arguments, without the program.
@@ -160,13 +159,21 @@ fn shares(line: &mut Line, shares: &[Share]) {
 
 fn device(line: &mut Line, folder: &Path, id: &str, port: &str, device: &Device) {
     match device {
-        Device::Nvme { .. } => {
-            line.with_path(
-                "-drive",
-                &format!("if=none,id={id}disk,format=raw,cache=unsafe,discard=unmap,file="),
-                &disk(folder, id),
-            );
-            line.option("-device", [format!("nvme,id={id},bus={port},drive={id}disk,serial=LAB-{id}")]);
+        Device::Nvme { .. } | Device::NvmePair { .. } => {
+            let (count, _) = device.drives();
+            for function in 0..count {
+                let id = format!("{id}f{function}");
+                line.with_path(
+                    "-drive",
+                    &format!("if=none,id={id}disk,format=raw,cache=unsafe,discard=unmap,file="),
+                    &disk(folder, &id),
+                );
+                let several = if count > 1 { ",multifunction=on" } else { "" };
+                line.option(
+                    "-device",
+                    [format!("nvme,id={id},bus={port},addr=0.{function}{several},drive={id}disk,serial=LAB-{id}")],
+                );
+            }
         }
         Device::Igb { .. } | Device::E1000e => {
             let model = if matches!(device, Device::E1000e) { "e1000e" } else { "igb" };
@@ -283,9 +290,17 @@ mod tests {
     fn a_drive_is_as_large_as_the_profile_says() {
         let profile = Profile::named("two-nvme").expect("it exists");
         let disks = disks(&profile, Path::new("/tmp/run"));
-        assert_eq!(disks, [("/tmp/run/d0p0.img".into(), 256 << 20), ("/tmp/run/d1p0.img".into(), 256 << 20)]);
+        assert_eq!(disks, [("/tmp/run/d0p0f0.img".into(), 256 << 20), ("/tmp/run/d1p0f0.img".into(), 256 << 20)]);
         let line = line("two-nvme", false);
-        assert!(having(&line, "file=/tmp/run/d1p0.img")[0].starts_with("if=none,id=d1p0disk"));
+        assert!(having(&line, "file=/tmp/run/d1p0f0.img")[0].starts_with("if=none,id=d1p0f0disk"));
+    }
+
+    #[test]
+    fn a_card_with_two_drives_has_two_functions_in_one_slot() {
+        let line = line("shared-group", false);
+        let drives = having(&line, "nvme,");
+        assert_eq!(drives.len(), 2);
+        assert!(drives[1].starts_with("nvme,id=d0p0f1,bus=s0p0,addr=0.1,multifunction=on,drive=d0p0f1disk"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub const DEFAULT: &str = "two-nvme";
 const PROFILES: &[(&str, &str)] = &[
     ("two-nvme", include_str!("../../../resources/lab/two-nvme.toml")),
     ("grace", include_str!("../../../resources/lab/grace.toml")),
+    ("no-canwbs", include_str!("../../../resources/lab/no-canwbs.toml")),
+    ("shared-group", include_str!("../../../resources/lab/shared-group.toml")),
 ];
 
 /// One emulated host.
@@ -54,6 +56,11 @@ pub enum Device {
         /// Size of the drive.
         disk_mib: u64,
     },
+    /// A card with two NVMe functions and no ACS, hence in one IOMMU group.
+    NvmePair {
+        /// Size of each drive.
+        disk_mib: u64,
+    },
     /// Intel 82576 network card with SR-IOV, on a user-mode network of its own.
     Igb {
         /// Virtual functions that the host turns on; 0 gives the physical function to guests instead.
@@ -69,6 +76,18 @@ pub enum Device {
         /// Size of that BAR.
         bar_gib: u64,
     },
+}
+
+impl Device {
+    /// How many NVMe drives it has, one for each of its functions, and the size of each in MiB.
+    #[must_use]
+    pub fn drives(&self) -> (u8, u64) {
+        match self {
+            Self::Nvme { disk_mib } => (1, *disk_mib),
+            Self::NvmePair { disk_mib } => (2, *disk_mib),
+            _ => (0, 0),
+        }
+    }
 }
 
 impl Profile {
