@@ -50,3 +50,59 @@ fn make(request: &Request) -> Result<(Plan, Inventory), Failure> {
 fn inventory() -> Result<Inventory, Failure> {
     Ok(Inventory::read(Path::new("/"), KvmLimits::query())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser;
+    use std::process::ExitCode;
+
+    /// What `nestling run` with these options says; files are in `folder`.
+    fn refusal(folder: &Path, options: &[&str]) -> String {
+        let files = options.iter().map(|option| option.replace("DIR", &folder.display().to_string()));
+        let words: Vec<_> = ["nestling", "run"].into_iter().map(String::from).chain(files).collect();
+        let Command::Run(args) = Args::try_parse_from(words).unwrap().command else { unreachable!("it is 'run'") };
+        let failure = to_run(args).unwrap_err();
+        assert_eq!(failure.status(), ExitCode::from(2), "{failure}");
+        failure.to_string().replace(&format!("{}/", folder.display()), "")
+    }
+
+    #[test]
+    fn bad_requests_are_refused_on_any_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        let mut image = vec![0; 64];
+        image[56..60].copy_from_slice(b"ARM\x64");
+        write("Image", &image);
+        write("vmlinuz", b"\x1f\x8b\x08\0");
+        write("bad.toml", b"kernel = \"Image\"\nmemory = \"1G\"\nmemroy = \"2G\"\n");
+        write("bad.plan", b"{}");
+        let long = format!("--cmdline={}", "x".repeat(2048));
+        let kernel = "--kernel=DIR/Image";
+        for (options, said) in [
+            (&[][..], "no kernel is given; add --kernel IMAGE, or 'kernel' in the configuration file"),
+            (&["--kernel=DIR/none"], "kernel 'none' cannot be read: No such file or directory (os error 2)"),
+            (
+                &["--kernel=DIR/vmlinuz"],
+                "kernel 'vmlinuz' is compressed with gzip, not an arm64 Image; decompress it: ",
+            ),
+            (&[kernel, "--initrd=DIR/none"], "initrd 'none' cannot be read: No such file or directory (os error 2)"),
+            (&[kernel, "--memory=0"], "a guest cannot run in 0 bytes of memory; "),
+            (&[kernel, "--memory=1000001"], "memory of 1000001 bytes is no multiple of the host's page size"),
+            (&[kernel, "--memory=128T"], "guest memory of 128T is more than the "),
+            (&[kernel, "--cpus=0"], "0 vCPUs cannot run anything; "),
+            (&[kernel, "--cpus=513"], "513 vCPUs are more than "),
+            (&[kernel, &long], "the command line has 2048 bytes, but arm64 Linux takes at most 2047; "),
+            (&[kernel, "--device=ffff:ff:1f.7"], "there is no PCI device ffff:ff:1f.7 on this host; "),
+            (&["--config=DIR/none.toml"], "configuration file 'none.toml' cannot be read: No such file or directory"),
+            (&["--config=DIR/bad.toml"], "bad.toml:3: unknown field `memroy`, expected one of `kernel`, `initrd`, "),
+            (&["--plan=DIR/none.plan"], "plan 'none.plan' cannot be read: No such file or directory"),
+            (&["--plan=DIR/bad.plan"], "plan 'bad.plan': missing field `boot` at line 1 column 2; make it with "),
+        ] {
+            let refused = refusal(folder.path(), options);
+            assert!(refused.starts_with(said), "{options:?}: {refused}");
+            assert!(!refused.contains('\n'), "{refused}");
+        }
+    }
+}
