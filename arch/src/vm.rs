@@ -40,8 +40,6 @@ pub fn ipa_limit(kvm: &Kvm) -> u8 {
 }
 
 /// Makes a VM whose guest physical addresses have `ipa_bits` bits, 32 or more.
-///
-/// The same number must go to the PARange question "does the host SMMU reach that far": see the Plan.
 pub fn create(kvm: &Kvm, ipa_bits: u8) -> Result<VmFd, VmError> {
     let limit = ipa_limit(kvm);
     if ipa_bits > limit {

@@ -8,16 +8,14 @@ use std::io;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::Source;
-
 const MAGIC: [u8; 4] = *b"ARM\x64";
 const FLAG_BIG_ENDIAN: u64 = 1;
 /// Larger than any kernel; keeps sums of a damaged header's fields sane.
-const MAX_IMAGE: u64 = 1 << 32;
+pub(super) const MAX_IMAGE: u64 = 1 << 30;
 /// `text_offset` is below the alignment it is counted from.
 const MAX_TEXT_OFFSET: u64 = 2 << 20;
 /// Enough for every signature below.
-const PROBE: usize = 0x206;
+pub(super) const PROBE: usize = 0x206;
 
 /// Why a file cannot be started as a kernel.
 #[derive(Debug, thiserror::Error)]
@@ -30,10 +28,13 @@ pub enum ImageError {
         "the kernel is not an arm64 Image: give arch/arm64/boot/Image of a kernel build, or a distribution's vmlinuz for arm64"
     )]
     NotAnImage,
-    /// Compressed.
+    /// The gzip stream cannot be unpacked.
+    #[error("the kernel is compressed with gzip and cannot be unpacked: give an intact file")]
+    Unpack(#[source] io::Error),
+    /// Compressed in a way that is not unpacked here.
     #[error("the kernel is compressed ({0}): unpack it first ({remedy})", remedy = .0.remedy())]
     Compressed(Compression),
-    /// EFI zboot.
+    /// EFI zboot with something else than gzip.
     #[error("the kernel is an EFI zboot image (compressed with {0}): give the unpacked arch/arm64/boot/Image")]
     Zboot(String),
     /// ELF.
@@ -68,8 +69,6 @@ pub enum ImageError {
 /// How a file is compressed as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// gzip.
-    Gzip,
     /// Zstandard.
     Zstd,
     /// XZ.
@@ -81,7 +80,6 @@ pub enum Compression {
 impl Compression {
     const fn remedy(self) -> &'static str {
         match self {
-            Self::Gzip => "gzip -dc FILE > Image",
             Self::Zstd => "zstd -dc FILE > Image",
             Self::Xz => "xz -dc FILE > Image",
             Self::Lz4 => "lz4 -dc FILE > Image",
@@ -92,7 +90,6 @@ impl Compression {
 impl std::fmt::Display for Compression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Gzip => "gzip",
             Self::Zstd => "zstd",
             Self::Xz => "xz",
             Self::Lz4 => "lz4",
@@ -139,13 +136,6 @@ struct RawHeader {
 }
 
 impl Header {
-    /// Reads the header of `kernel` and checks it.
-    pub fn read(kernel: &Source<'_>) -> Result<Self, ImageError> {
-        let mut start = [0; PROBE];
-        let count = kernel.read_at(&mut start, 0)?;
-        Self::parse(start.get(..count).unwrap_or_default())
-    }
-
     /// Parses the first bytes of a file; 64 are enough for an Image, 518 to name everything else.
     pub fn parse(start: &[u8]) -> Result<Self, ImageError> {
         let raw = match RawHeader::read_from_prefix(start) {
@@ -172,11 +162,20 @@ impl Header {
     }
 }
 
+/// Where in a file the gzip stream with the Image begins, if there is one: Image.gz or EFI zboot.
+pub(super) fn gzip_stream(start: &[u8]) -> Option<u64> {
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return Some(0);
+    }
+    let is_zboot = start.starts_with(b"MZ") && start.get(4..8) == Some(b"zimg") && zboot_compression(start) == "gzip";
+    let offset = start.get(8..12).filter(|_| is_zboot)?;
+    Some(u32::from_le_bytes(offset.try_into().ok()?).into())
+}
+
 /// Says what a file is that is no Image.
 fn recognise(start: &[u8]) -> ImageError {
     let at = |offset: usize, bytes: &[u8]| start.get(offset..).is_some_and(|rest| rest.starts_with(bytes));
     match () {
-        _ if at(0, &[0x1f, 0x8b]) => ImageError::Compressed(Compression::Gzip),
         _ if at(0, &[0x28, 0xb5, 0x2f, 0xfd]) => ImageError::Compressed(Compression::Zstd),
         _ if at(0, &[0xfd, b'7', b'z', b'X', b'Z', 0]) => ImageError::Compressed(Compression::Xz),
         _ if at(0, &[0x02, 0x21, 0x4c, 0x18]) => ImageError::Compressed(Compression::Lz4),
@@ -238,7 +237,7 @@ mod tests {
     #[test]
     fn other_files_are_named_with_their_remedy() {
         let text = |start: &[u8]| Header::parse(start).unwrap_err().to_string();
-        assert!(text(&[0x1f, 0x8b, 8, 0]).contains("(gzip): unpack it first (gzip -dc"));
+        assert!(text(&[0x28, 0xb5, 0x2f, 0xfd]).contains("(zstd): unpack it first (zstd -dc"));
         assert!(text(b"\x7fELF").contains("vmlinux"));
         assert!(text(b"").contains("not an arm64 Image"));
         assert!(text(&[0; 600]).contains("not an arm64 Image"));

@@ -18,6 +18,7 @@
 mod efi;
 mod fdt;
 pub mod image;
+mod kernel;
 mod place;
 mod source;
 
@@ -25,7 +26,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::layout::Region;
 use efi::Handover;
-use image::{Header, ImageError};
+use image::ImageError;
+pub use kernel::Kernel;
 use place::Placer;
 pub use source::Source;
 
@@ -50,7 +52,7 @@ pub struct Entry {
 pub struct BootRequest<'a> {
     /// Guest RAM, 4 KiB aligned. All of it is in the memory map.
     pub ram: Region,
-    /// An arm64 Image.
+    /// An arm64 Image, plain or compressed with gzip.
     pub kernel: Source<'a>,
     /// The initial RAM disk.
     pub initrd: Option<Source<'a>>,
@@ -58,6 +60,19 @@ pub struct BootRequest<'a> {
     pub cmdline: &'a str,
     /// Random bytes for the guest.
     pub seed: Seed,
+}
+
+impl BootRequest<'_> {
+    /// Says what is wrong with it before there is a guest: everything but what only guest memory and the ACPI tables
+    /// can tell.
+    pub fn check(&self) -> Result<(), BootError> {
+        check_cmdline(self.cmdline)?;
+        let mut placer = Placer::new(self.ram)?;
+        let kernel = place_kernel(&mut placer, &Kernel::open(self.kernel)?)?;
+        placer.place("set of ACPI tables", GRANULE)?;
+        placer.place("device tree", GRANULE)?;
+        self.initrd.map_or(Ok(()), |initrd| place_initrd(&mut placer, &initrd, &kernel).map(|_| ()))
+    }
 }
 
 /// Random bytes from the host, new for every boot.
@@ -103,7 +118,7 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The kernel file is not usable.
-    #[error("the kernel cannot be started")]
+    #[error(transparent)]
     Image(#[from] ImageError),
     /// A file cannot be read.
     #[error("cannot read the {what}")]
@@ -167,10 +182,9 @@ pub fn load(
     check_cmdline(request.cmdline)?;
     let mut placer = Placer::new(request.ram)?;
 
-    let header = Header::read(&request.kernel)?;
-    let file = request.kernel.len().map_err(|source| BootError::Read { what: "kernel", source })?;
-    let kernel = placer.kernel(&header, file)?;
-    request.kernel.load(memory, "kernel", kernel.base)?;
+    let image = Kernel::open(request.kernel)?;
+    let kernel = place_kernel(&mut placer, &image)?;
+    image.image().load(memory, "kernel", kernel.base)?;
 
     let base = placer.next();
     let acpi_base = base + efi::ACPI_OFFSET;
@@ -184,31 +198,32 @@ pub fn load(
     // The initrd comes behind the FDT, whose size does not depend on where that is.
     let length = fdt::build(&chosen)?.len() as u64 + fdt::INITRD_PROPERTIES;
     let fdt = placer.place("device tree", length)?;
-    let initrd = request.initrd.as_ref().map(|initrd| load_initrd(memory, &mut placer, initrd, &kernel)).transpose()?;
-    chosen.initrd = initrd;
+    if let Some(source) = &request.initrd {
+        let place = place_initrd(&mut placer, source, &kernel)?;
+        source.load(memory, "initrd", place.base)?;
+        chosen.initrd = Some(place);
+    }
     write(memory, "device tree", fdt.base, &fdt::build(&chosen)?)?;
 
     let entry = Entry { pc: kernel.base, x0: fdt.base };
-    Ok(Loaded { entry, kernel, handover, fdt, initrd })
+    Ok(Loaded { entry, kernel, handover, fdt, initrd: chosen.initrd })
 }
 
-fn load_initrd(
-    memory: &GuestMemoryMmap,
-    placer: &mut Placer,
-    initrd: &Source<'_>,
-    kernel: &Region,
-) -> Result<Region, BootError> {
+fn place_kernel(placer: &mut Placer, kernel: &Kernel<'_>) -> Result<Region, BootError> {
+    let file = kernel.image().len().map_err(|source| BootError::Read { what: "kernel", source })?;
+    placer.kernel(kernel.header(), file)
+}
+
+fn place_initrd(placer: &mut Placer, initrd: &Source<'_>, kernel: &Region) -> Result<Region, BootError> {
     let size = initrd.len().map_err(|source| BootError::Read { what: "initrd", source })?;
     if size == 0 {
         return Err(BootError::EmptyInitrd);
     }
     let place = Region::new(placer.place("initrd", size)?.base, size);
-    let span = place.end() - kernel.base;
-    if span > INITRD_WINDOW {
-        return Err(BootError::InitrdTooFar(span));
+    match place.end() - kernel.base {
+        span if span > INITRD_WINDOW => Err(BootError::InitrdTooFar(span)),
+        _ => Ok(place),
     }
-    initrd.load(memory, "initrd", place.base)?;
-    Ok(place)
 }
 
 fn check_cmdline(cmdline: &str) -> Result<(), BootError> {

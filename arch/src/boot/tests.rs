@@ -247,8 +247,11 @@ fn files_and_bytes_load_the_same_and_twice() {
     }
 }
 
+/// What both the check and the load say.
 fn failure(request: &BootRequest<'_>) -> String {
-    load(&memory(), request, tables).unwrap_err().to_string()
+    let text = load(&memory(), request, tables).unwrap_err().to_string();
+    assert_eq!(request.check().unwrap_err().to_string(), text);
+    text
 }
 
 #[test]
@@ -295,5 +298,7 @@ fn empty_initrds_and_odd_memory_sizes_are_refused() {
 fn memory_that_is_not_there_is_an_error_and_no_panic() {
     let kernel = kernel(8 << 20);
     let request = BootRequest { ram: Region::new(0x8000_0000, 64 << 20), ..request(&kernel, None) };
-    assert!(failure(&request).contains("cannot be written to guest memory at 0x80000000"));
+    request.check().unwrap();
+    let error = load(&memory(), &request, tables).unwrap_err().to_string();
+    assert!(error.contains("cannot be written to guest memory at 0x80000000"));
 }

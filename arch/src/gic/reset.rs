@@ -24,6 +24,7 @@ const ISPENDR: u32 = 0x0200;
 const ICACTIVER: u32 = 0x0380;
 const IPRIORITYR: u32 = 0x0400;
 const GICD_ICFGR: u32 = 0x0c00;
+const GICD_CTLR_NASSGIREQ: u32 = 1 << 8;
 const GICD_IROUTER: u32 = 0x6000;
 const GICR_PROPBASER: u32 = 0x0070;
 const GICR_PENDBASER: u32 = 0x0078;
@@ -51,7 +52,9 @@ impl Gic {
     /// Resets GIC and ITS. No vCPU is in KVM_RUN (else EBUSY); devices are reset, and their interrupt routes
     /// disconnected, before. The level of a wired line stays: it belongs to its device.
     pub fn reset(&self) -> Result<(), GicError> {
-        self.distributor(CTLR, 0)?;
+        // Whether SGIs are injected by hardware (GICv4.1) stays: KVM switches only when the guest writes the bit.
+        let ctlr = self.gic.get(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, CTLR.into(), "read GICD_CTLR")?;
+        self.distributor(CTLR, ctlr as u32 & GICD_CTLR_NASSGIREQ)?;
         for cpu in 0..self.config.cpus {
             // Ends the LPIs that are pending there.
             self.redistributor(cpu, CTLR, 0)?;
