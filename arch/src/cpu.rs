@@ -4,7 +4,7 @@
 /// MPIDR_EL1 affinity fields (Aff3..Aff0, without the RES1 bit 31) of vCPU `index`, as KVM gives them: 16 vCPUs in a
 /// cluster, so that one ICC_SGI1R_EL1 target list reaches each (arch/arm64/kvm/sys_regs.c, `reset_mpidr`).
 ///
-/// This is the value for MADT GICC entries; [`crate::vcpu`] checks that KVM agrees.
+/// This is the value for MADT GICC entries; `vcpu` checks that KVM agrees.
 pub const fn mpidr(index: u16) -> u64 {
     let index = index as u64;
     (index & 0xf) | ((index >> 4) & 0xff) << 8 | ((index >> 12) & 0xff) << 16

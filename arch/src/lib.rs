@@ -1,6 +1,6 @@
 //! The aarch64 side of nestling: the guest physical layout, GICv3 and ITS, vCPUs, interrupts, direct boot.
 //!
-//! Knows neither devices nor the VMM above it. Only [`gic`] and [`vcpu`] need an aarch64 host; everything else is
+//! Knows neither devices nor the VMM above it. Only `gic`, `vcpu` and `vm` need an aarch64 host; everything else is
 //! built and tested everywhere.
 #![deny(unsafe_code)]
 
