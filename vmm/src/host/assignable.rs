@@ -36,7 +36,7 @@ pub fn assignable(inventory: &Inventory, address: HostAddress) -> Result<Assigna
         }
         (None, Some(driver)) => return Err(Error::OtherDriver { address, driver: driver.clone() }),
     };
-    group_is_free(inventory, device)?;
+    alone_in_its_group(inventory, device)?;
     match cdev.access {
         Access::Ok => Ok(Assignable { device, smmu, cdev: &cdev.path }),
         Access::Denied => Err(Error::CdevDenied { address, path: cdev.path.clone() }),
@@ -44,24 +44,26 @@ pub fn assignable(inventory: &Inventory, address: HostAddress) -> Result<Assigna
     }
 }
 
-/// The kernel lets a group go only as a whole (`iommu_device_claim_dma_owner`): nobody else in it may have a driver,
-/// except VFIO's and those that do no DMA of their own (bridges).
-fn group_is_free(inventory: &Inventory, device: &HostDevice) -> Result<(), Error> {
-    let members = device.iommu_group.and_then(|group| inventory.group(group));
-    for &other in members.into_iter().flat_map(|group| &group.members) {
-        let Some(neighbour) = inventory.device(other).filter(|neighbour| neighbour.address != device.address) else {
-            continue;
-        };
-        if let (Some(driver), None, false) = (&neighbour.driver, &neighbour.cdev, neighbour.is_bridge()) {
-            return Err(Error::GroupInUse {
-                address: device.address,
-                group: device.iommu_group.unwrap_or_default(),
-                other,
-                driver: driver.clone(),
-            });
-        }
+/// The device must be alone in its IOMMU group.
+///
+/// A driver of the host in the group keeps iommufd out (`iommu_device_claim_dma_owner`). And even a group without one
+/// cannot be nested: a domain is attached to all of its devices (`__iommu_group_set_domain_internal`, bridges included),
+/// which a stage-1 domain refuses for those without a vDEVICE (`arm_smmu_attach_prepare_vmaster`), and where all of them
+/// have one, the stage 1 that is installed last is everybody's.
+fn alone_in_its_group(inventory: &Inventory, device: &HostDevice) -> Result<(), Error> {
+    let Some(group) = device.iommu_group.and_then(|number| inventory.group(number)) else { return Ok(()) };
+    let (address, number) = (device.address, group.number);
+    let others = || group.members.iter().copied().filter(|&member| member != address);
+    let in_use = others().find_map(|other| {
+        let neighbour =
+            inventory.device(other).filter(|neighbour| neighbour.cdev.is_none() && !neighbour.is_bridge())?;
+        Some((other, neighbour.driver.clone()?))
+    });
+    match (in_use, others().next()) {
+        (Some((other, driver)), _) => Err(Error::GroupInUse { address, group: number, other, driver }),
+        (None, Some(other)) => Err(Error::SharedGroup { address, group: number, other }),
+        (None, None) => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -150,23 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_the_host_uses_is_refused_and_a_free_one_is_not() {
-        let host = Fixture::new();
-        host.device(GRACE_NVME);
+    fn a_device_is_alone_in_its_group() {
         let neighbour = Pci { address: "0000:11:00.1", vfio: None, ..GRACE_NVME };
-        let verdict = |neighbour: Pci| {
+        let refusal = |neighbour: Pci| {
+            let host = Fixture::new();
+            host.device(GRACE_NVME);
             host.device(neighbour);
             let inventory = Inventory::read(host.root(), None).unwrap();
-            assignable(&inventory, GRACE_NVME.address.parse().unwrap()).map(|_| ()).map_err(|error| error.to_string())
+            assignable(&inventory, GRACE_NVME.address.parse().unwrap()).unwrap_err().to_string()
         };
-        assert_eq!(verdict(Pci { driver: None, ..neighbour }), Ok(()));
-        assert_eq!(verdict(Pci { driver: Some("pcieport"), class: 0x060400, ..neighbour }), Ok(()));
-        assert_eq!(verdict(Pci { driver: Some("vfio-pci"), vfio: Some("vfio1"), ..neighbour }), Ok(()));
-        host.remove_device("0000:11:00.1");
         assert_eq!(
-            verdict(Pci { driver: Some("snd_hda_intel"), ..neighbour }).unwrap_err(),
+            refusal(Pci { driver: Some("snd_hda_intel"), ..neighbour }),
             "0000:11:00.0 shares IOMMU group 4 with 0000:11:00.1, which is bound to 'snd_hda_intel'; \
              unbind that first: echo 0000:11:00.1 > /sys/bus/pci/drivers/snd_hda_intel/unbind"
         );
+        for neighbour in [
+            Pci { driver: None, ..neighbour },
+            Pci { driver: Some("pcieport"), class: 0x060400, ..neighbour },
+            Pci { vfio: Some("vfio1"), ..neighbour },
+        ] {
+            let refused = refusal(neighbour);
+            assert!(refused.starts_with("0000:11:00.0 shares IOMMU group 4 with 0000:11:00.1: the host "), "{refused}");
+        }
     }
 }

@@ -54,7 +54,9 @@ fn what_it_is(start: &[u8]) -> (&'static str, &'static str) {
         [b'M', b'Z', _, _, b'z', b'i', b'm', b'g', ..] => {
             ("a self-decompressing EFI image (vmlinuz.efi)", "give the 'Image' that it was made of")
         }
-        [0x7f, b'E', b'L', b'F', ..] => ("an ELF file (vmlinux)", "make an Image of it: objcopy -O binary FILE Image"),
+        [0x7f, b'E', b'L', b'F', ..] => {
+            ("an ELF file", "if it is a vmlinux, make an Image of it: objcopy -O binary vmlinux Image")
+        }
         _ => ("something else", GIVE_IMAGE),
     }
 }
@@ -115,7 +117,7 @@ mod tests {
         for (bytes, named) in [
             (&b""[..], "is empty"),
             (b"\x1f\x8b\x08", "is compressed with gzip, not an arm64 Image; decompress it: gzip -dc"),
-            (b"\x7fELF\x02", "is an ELF file (vmlinux)"),
+            (b"\x7fELF\x02", "is an ELF file, not an arm64 Image; if it is a vmlinux"),
             (b"MZ\0\0zimg", "is a self-decompressing EFI image"),
             (b"#!/bin/sh", "is something else, not an arm64 Image; give the 'Image'"),
         ] {

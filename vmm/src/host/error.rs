@@ -95,6 +95,19 @@ pub enum Error {
         /// Its driver.
         driver: String,
     },
+    /// Another device is in the same IOMMU group.
+    #[error(
+        "{address} shares IOMMU group {group} with {other}: the host gives both one stage 1, so neither can have its \
+         own in a guest; move it to a slot below a root port with ACS, or enable ACS in the host's firmware"
+    )]
+    SharedGroup {
+        /// The device.
+        address: HostAddress,
+        /// The group's number.
+        group: u32,
+        /// The other device.
+        other: HostAddress,
+    },
     /// The kernel or initrd cannot be opened.
     #[error("{what} '{}' cannot be read", .path.display())]
     BootFile {

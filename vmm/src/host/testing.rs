@@ -89,8 +89,4 @@ impl Fixture {
             "0x0000000008000000 0x00000000080fffff msi\n",
         );
     }
-
-    pub fn remove_device(&self, address: &str) {
-        fs::remove_dir_all(self.root().join("sys/bus/pci/devices").join(address)).unwrap();
-    }
 }

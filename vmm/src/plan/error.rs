@@ -16,7 +16,10 @@ pub enum Error {
     #[error("no kernel is given; add --kernel IMAGE, or 'kernel' in the configuration file")]
     NoKernel,
     /// The kernel would cut its command line off.
-    #[error("the command line has {length} bytes, but arm64 Linux takes at most {}; shorten --cmdline", .most)]
+    #[error(
+        "the command line has {length} bytes, but arm64 Linux takes {most} and a NUL (COMMAND_LINE_SIZE, 2048); \
+         shorten --cmdline"
+    )]
     CmdlineTooLong {
         /// Its length.
         length: usize,
@@ -75,19 +78,6 @@ pub enum Error {
     /// The same device twice.
     #[error("{0} is given twice; remove one --device {0}")]
     DeviceTwice(HostAddress),
-    /// Two devices that share one stream table entry on the host.
-    #[error(
-        "{first} and {second} are in one IOMMU group ({group}), so they share a stage 1 and cannot be two devices of \
-         a guest; assign only one of them"
-    )]
-    SharedGroup {
-        /// The first of the two.
-        first: HostAddress,
-        /// The second.
-        second: HostAddress,
-        /// Their group.
-        group: u32,
-    },
     /// The host keeps addresses for a device where the guest has memory.
     #[error(
         "the host reserves {start:#x}..={last:#x} for DMA of {address}, where the guest's memory is ({memory}); \

@@ -1,7 +1,7 @@
 //! Which device is behind which expander, at which root port, in which slot; and the bus numbers.
 
 use super::error::Error;
-use crate::config::{DeviceRequest, HostAddress};
+use crate::config::DeviceRequest;
 use crate::host::{Assignable, Inventory, assignable};
 
 /// Devices of a PCI bus.
@@ -46,12 +46,9 @@ pub struct Port<'a> {
 /// where there is room for it.
 pub fn groups<'a>(requests: &[DeviceRequest], inventory: &'a Inventory) -> Result<Vec<Group<'a>>, Error> {
     let mut groups: Vec<Group<'a>> = Vec::new();
-    let mut taken: Vec<(DeviceRequest, Option<u32>)> = Vec::new();
-    for request in requests {
+    for (i, request) in requests.iter().enumerate() {
+        check_against(&requests[..i], request)?;
         let found = assignable(inventory, request.host)?;
-        let group = found.device.iommu_group;
-        check_against(&taken, request, group)?;
-        taken.push((request.clone(), group));
         let port = Port { function: Some(found), slot: request.slot.unwrap_or(0) };
         match groups.iter_mut().find(|group| group.smmu == found.smmu) {
             Some(group) => group.ports.push(port),
@@ -71,18 +68,15 @@ pub fn groups<'a>(requests: &[DeviceRequest], inventory: &'a Inventory) -> Resul
     Ok(groups)
 }
 
-fn check_against(taken: &[(DeviceRequest, Option<u32>)], new: &DeviceRequest, group: Option<u32>) -> Result<(), Error> {
+fn check_against(others: &[DeviceRequest], new: &DeviceRequest) -> Result<(), Error> {
     let second = new.host;
     if let Some(slot) = new.slot.filter(|slot| !(1..=MAX_SLOT).contains(slot)) {
         return Err(Error::SlotRange { address: second, slot, most: MAX_SLOT });
     }
-    for (other, other_group) in taken {
-        let first: HostAddress = other.host;
+    for other in others {
+        let first = other.host;
         if first == second {
             return Err(Error::DeviceTwice(first));
-        }
-        if let Some(group) = group.filter(|_| group == *other_group) {
-            return Err(Error::SharedGroup { first, second, group });
         }
         if let Some(slot) = new.slot.filter(|_| new.slot == other.slot) {
             return Err(Error::SlotTwice { first, second, slot });

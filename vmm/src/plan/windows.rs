@@ -18,6 +18,9 @@ const GRANULE: u64 = 1 << 20;
 const BAR_LEAST: u64 = 64 << 10;
 /// A root port's own BAR 0: its MSI-X table.
 const PORT_BAR0: u64 = 4 << 10;
+/// What each port has at least: Linux reserves as much behind a port that can be hot-plugged (`hpmmiosize` and
+/// `hpmmioprefsize`, drivers/pci/setup-bus.c) and looks for it in vain if the Plan has not.
+const PORT_LEAST: u64 = 2 << 20;
 /// Room behind a free port, for a device plugged in later.
 const FREE_PORT_MMIO32: u64 = 2 << 20;
 const FREE_PORT_MMIO64: u64 = 1 << 30;
@@ -146,7 +149,8 @@ fn behind_port(port: &Port<'_>, space: Space) -> Option<(Vec<HostBar>, Packed)> 
     };
     let bars: Vec<_> = function.device.bars.iter().filter(|bar| Space::of(bar) == space).copied().collect();
     let needs: Vec<_> = bars.iter().map(|bar| Need::natural(bar.size, BAR_LEAST)).collect();
-    let packed = pack(&needs, GRANULE)?;
+    let mut packed = pack(&needs, GRANULE)?;
+    packed.need = Need { size: packed.need.size.max(PORT_LEAST), align: packed.need.align.max(GRANULE) };
     Some((bars, packed))
 }
 

@@ -93,7 +93,7 @@ mod tests {
             (&[kernel, "--memory=128T"], "guest memory of 128T is more than the "),
             (&[kernel, "--cpus=0"], "0 vCPUs cannot run anything; "),
             (&[kernel, "--cpus=513"], "513 vCPUs are more than "),
-            (&[kernel, &long], "the command line has 2048 bytes, but arm64 Linux takes at most 2047; "),
+            (&[kernel, &long], "the command line has 2048 bytes, but arm64 Linux takes 2047 and a NUL "),
             (&[kernel, "--device=ffff:ff:1f.7"], "there is no PCI device ffff:ff:1f.7 on this host; "),
             (&["--config=DIR/none.toml"], "configuration file 'none.toml' cannot be read: No such file or directory"),
             (&["--config=DIR/bad.toml"], "bad.toml:3: unknown field `memroy`, expected one of `kernel`, `initrd`, "),

@@ -73,11 +73,19 @@ fn a_device_like_a_grace_gpu_has_its_bars_above_4g() {
     let gpu = vec![high(0, 16 * MIB), high(2, 256 * GIB), high(4, 16 * GIB)];
     let plan = plan(&request(1), &host(&[(0, gpu)])).unwrap();
     let port = &plan.pci.expanders[0].ports[0];
-    assert_eq!(port.mmio32, Window::default(), "no BAR is below");
     let bars = &port.function.as_ref().unwrap().bars;
     assert_eq!(bars[1].window, Window { base: 0x80_0000_0000, size: 256 * GIB });
     assert_eq!(bars[2].window, Window { base: 0xc0_0000_0000, size: 16 * GIB });
     assert_eq!(plan.ipa_bits, 40);
+}
+
+#[test]
+fn every_port_has_the_windows_that_linux_reserves_for_hot_plug() {
+    let plan = two_nvme();
+    for port in plan.pci.expanders.iter().flat_map(|expander| &expander.ports) {
+        assert!(port.mmio32.size >= 2 * MIB, "{port:?}");
+        assert!(port.mmio64.size >= 2 * MIB, "{port:?}");
+    }
 }
 
 #[test]
@@ -126,7 +134,7 @@ pcie.0  buses 00-f9, behind no vSMMU
    │  registers at 0xc020000, interrupts 148 event, 151 gerror, 150 sync
    ├─ fd:00.0 root port, slot 3
    │  └─ fe:00.0 host 0000:11:00.0 [1b36:0011]  StreamID 0xfe00
-   │        BAR 0 16 KiB at 0x12400000
+   │        BAR 0 16 KiB at 0x12500000
    └─ fd:01.0 root port, slot 4, free (bus ff)
 "
     );
