@@ -22,6 +22,7 @@ mod kernel;
 mod place;
 mod source;
 
+use linux_loader::cmdline::{self, Cmdline};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::layout::Region;
@@ -151,9 +152,9 @@ pub enum BootError {
     /// The command line is too long for Linux.
     #[error("the kernel command line has {0} bytes, and Linux on arm64 takes {max}: shorten it", max = COMMAND_LINE_SIZE - 1)]
     CmdlineTooLong(usize),
-    /// The command line has a NUL in it.
-    #[error("the kernel command line has a NUL byte at position {0}: remove it")]
-    CmdlineNul(usize),
+    /// The command line has a character that is not printable ASCII, or arguments for init only.
+    #[error("the kernel command line cannot be used: it is printable ascii, 'kernel options -- init arguments'")]
+    Cmdline(#[source] linux_loader::cmdline::Error),
     /// RAM is not whole pages.
     #[error("guest memory of {size:#x} bytes at {base:#x} is not whole 4 KiB pages: round it", base = .0.base, size = .0.size)]
     Unaligned(Region),
@@ -227,10 +228,12 @@ fn place_initrd(placer: &mut Placer, initrd: &Source<'_>, kernel: &Region) -> Re
 }
 
 fn check_cmdline(cmdline: &str) -> Result<(), BootError> {
-    match cmdline.find('\0') {
-        Some(position) => Err(BootError::CmdlineNul(position)),
-        None if cmdline.len() >= COMMAND_LINE_SIZE => Err(BootError::CmdlineTooLong(cmdline.len())),
-        None => Ok(()),
+    match Cmdline::try_from(cmdline, COMMAND_LINE_SIZE) {
+        Ok(_) => Ok(()),
+        Err(cmdline::Error::TooLarge | cmdline::Error::InvalidCapacity) => {
+            Err(BootError::CmdlineTooLong(cmdline.len()))
+        }
+        Err(error) => Err(BootError::Cmdline(error)),
     }
 }
 
