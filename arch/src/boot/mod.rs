@@ -152,8 +152,8 @@ pub enum BootError {
     /// The command line is too long for Linux.
     #[error("the kernel command line has {0} bytes, and Linux on arm64 takes {max}: shorten it", max = COMMAND_LINE_SIZE - 1)]
     CmdlineTooLong(usize),
-    /// The command line has a character that is not printable ASCII, or arguments for init only.
-    #[error("the kernel command line cannot be used: it is printable ascii, 'kernel options -- init arguments'")]
+    /// The command line has a character that is not printable ASCII.
+    #[error("the kernel command line is to be printable ascii")]
     Cmdline(#[source] linux_loader::cmdline::Error),
     /// RAM is not whole pages.
     #[error("guest memory of {size:#x} bytes at {base:#x} is not whole 4 KiB pages: round it", base = .0.base, size = .0.size)]
@@ -228,11 +228,10 @@ fn place_initrd(placer: &mut Placer, initrd: &Source<'_>, kernel: &Region) -> Re
 }
 
 fn check_cmdline(cmdline: &str) -> Result<(), BootError> {
-    match Cmdline::try_from(cmdline, COMMAND_LINE_SIZE) {
-        Ok(_) => Ok(()),
-        Err(cmdline::Error::TooLarge | cmdline::Error::InvalidCapacity) => {
-            Err(BootError::CmdlineTooLong(cmdline.len()))
-        }
+    let line = Cmdline::new(COMMAND_LINE_SIZE).and_then(|mut line| line.insert_str(cmdline));
+    match line {
+        Ok(()) => Ok(()),
+        Err(cmdline::Error::TooLarge) => Err(BootError::CmdlineTooLong(cmdline.len())),
         Err(error) => Err(BootError::Cmdline(error)),
     }
 }
