@@ -92,7 +92,7 @@ struct Stream {
     vdevice: Vdevice,
     /// What the device is attached to; none if that is not known.
     config: Option<StreamConfig>,
-    /// The page table behind `config` if that is stage 1.
+    /// A page table of its own behind `config`, if it is not one of the fixed ones.
     nested: Option<NestedHwpt>,
 }
 
@@ -147,6 +147,44 @@ impl IommufdSmmu {
         let mut result = Ok(());
         stream.destroy(&mut result);
         result.map_err(Error::Teardown)
+    }
+
+    /// Gives a device another StreamID, because the guest changed bus numbers. The device aborts until
+    /// [`Smmuv3::stream_added`] with the new one; if this fails it is detached and gone.
+    ///
+    /// [`Smmuv3::stream_added`]: super::Smmuv3::stream_added
+    pub fn renumber_stream(&self, from: u32, to: u32) -> Result<(), Error> {
+        let mut objects = self.write();
+        let Objects { streams, bypass, abort, viommu, .. } = objects.as_mut().ok_or(Error::Gone)?;
+        if streams.contains_key(&to) {
+            return Err(Error::StreamTaken(to));
+        }
+        let mut stream = streams.remove(&from).ok_or(Error::NoStream(from))?;
+        // Off stage 1 before the vDEVICE goes: the kernel could not attach it again after a reset.
+        stream.fail_closed(Fixed { viommu, bypass, abort });
+        let Stream { device, vdevice, nested, .. } = stream;
+        let id = device.dev_id();
+        let moved = vdevice.destroy().and_then(|()| {
+            let vdevice = viommu.alloc_vdevice(id, to)?;
+            // The kernel looks for the vDEVICE only when another page table is attached.
+            let fresh = viommu.alloc_nested(id, Ste::ABORT)?;
+            device.attach_hwpt(fresh.id())?;
+            Ok((vdevice, fresh))
+        });
+        drop(nested);
+        match moved {
+            Ok((vdevice, fresh)) => {
+                let config = Some(StreamConfig::Abort);
+                streams.insert(to, Stream { device, vdevice, config, nested: Some(fresh) });
+                Ok(())
+            }
+            Err(source) => {
+                if let Err(error) = device.detach_hwpt() {
+                    log::error!("{id} cannot be detached: {error}");
+                }
+                Err(Error::Stream { device: id, stream_id: to, source })
+            }
+        }
     }
 
     /// Destroys everything, in the kernel's order; devices are detached. Goes on after a failure and returns the first.

@@ -228,6 +228,48 @@ fn a_device_can_go_and_come_back() {
 }
 
 #[test]
+fn a_device_follows_a_guest_that_renumbers_its_buses() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let [from, taken] = STREAMS;
+    let to = 0x300;
+    let device = host.devices[0].dev_id();
+    guest.set_ste(from, stage1_ste(SCRATCH));
+    guest.write_ste(to, stage1_ste(SCRATCH));
+    assert!(matches!(host.physical.renumber_stream(from, taken), Err(IommufdError::StreamTaken(_))));
+    assert!(matches!(host.physical.renumber_stream(to, from), Err(IommufdError::StreamTaken(_))));
+    host.physical.renumber_stream(from, to).unwrap();
+    assert_eq!(host.ste(0), ABORT);
+    guest.smmu.stream_added(to);
+    assert!(host.ste(0).unwrap()[0] & 0xf == 0b1011);
+    // Its events have the new StreamID, also while it is not translated by stage 1.
+    for ste in [stage1_ste(SCRATCH), BYPASS_STE] {
+        guest.set_ste(to, ste);
+        assert!(host.kernel.raise_event(device, [0x10, 0, 0, 0]));
+        guest.smmu.events_ready();
+        assert_eq!(guest.take_events()[0][0] >> 32, u64::from(to));
+    }
+    host.executed();
+    guest.run(&[cfgi_cd_all(from), cfgi_cd_all(to), sync()]);
+    assert_eq!(host.executed(), [words(cfgi_cd_all(to))], "nobody is at the old one");
+    host.physical.teardown().unwrap();
+    assert_eq!(host.kernel.live_objects(), 1, "the ioas");
+}
+
+#[test]
+fn a_device_that_cannot_be_renumbered_is_gone() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
+    host.kernel.fail_next(Call::VdeviceAlloc, libc::ENOMEM);
+    assert!(matches!(host.physical.renumber_stream(STREAMS[0], 0x300), Err(IommufdError::Stream { .. })));
+    assert_eq!(host.kernel.attached(host.devices[0].dev_id()), None);
+    assert!(!host.physical.has_stream(STREAMS[0]) && !host.physical.has_stream(0x300));
+    host.physical.teardown().unwrap();
+    assert_eq!(host.kernel.live_objects(), 1, "the ioas");
+}
+
+#[test]
 fn a_device_behind_another_host_smmu_is_refused_by_name() {
     let host = Host::new();
     let other = host.kernel.add_smmu(FakeHost::default());
