@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 
 use super::Error;
+use super::error::file;
 
 /// The target of everything that runs in the host: static, and linked without a C toolchain.
 pub const TARGET: &str = "aarch64-unknown-linux-musl";
@@ -95,7 +96,7 @@ fn executable(message: Message) -> Option<Executable> {
 /// Builds `nestling` for the host and says where it is. `$NESTLING_BIN` is taken instead if it is set.
 pub fn nestling() -> Result<PathBuf, Error> {
     if let Some(path) = std::env::var_os("NESTLING_BIN").filter(|path| !path.is_empty()) {
-        return Ok(path.into());
+        return Path::new(&path).canonicalize().map_err(file("finding $NESTLING_BIN,", path));
     }
     let arguments = ["build", "--package", "nestling", "--bin", "nestling", "--target", TARGET, "--profile", "lab"];
     let built = executables("nestling", &arguments)?;

@@ -34,7 +34,7 @@ impl Arguments {
             let ended = host.run(&script.text(&text), &mut |output| exec::pass_on(output, false))?;
             return Ok(ExitCode::from(ended.status));
         }
-        if let Ok(size) = tcgetwinsize(&stdin) {
+        if let Some(size) = tcgetwinsize(&stdin).ok().filter(|size| size.ws_row > 0) {
             script = script.text(&format!("stty rows {} columns {}", size.ws_row, size.ws_col));
         }
         script = greeting(script);
