@@ -115,12 +115,17 @@ impl Config {
             }
             match cap.id {
                 capability::POWER_MANAGEMENT => self.layout.power_state = Some(cap.offset + 4),
-                // Initiate Function Level Reset is bit 15 of Device Control.
                 capability::PCI_EXPRESS => {
-                    self.layout.resets[0] = Some((cap.offset + express::DEVICE_CONTROL + 1, 1 << 7));
+                    // Initiate Function Level Reset is bit 15 of Device Control, where bit 28 of the capabilities says so.
+                    if dword(device, cap.offset + express::DEVICE_CAPABILITIES) & 1 << 28 != 0 {
+                        self.layout.resets[0] = Some((cap.offset + express::DEVICE_CONTROL + 1, 1 << 7));
+                    }
                     self.lay_out_express(cap.offset, device);
                 }
-                ADVANCED_FEATURES => self.layout.resets[1] = Some((cap.offset + 4, 1)),
+                // Bit 1 of AF Capabilities, and bit 0 of AF Control.
+                ADVANCED_FEATURES if word(device, cap.offset + 2) & 1 << 9 != 0 => {
+                    self.layout.resets[1] = Some((cap.offset + 4, 1));
+                }
                 _ => {}
             }
             self.emulate(link, &[cap.offset as u8], &[0]);

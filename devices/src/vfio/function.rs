@@ -173,8 +173,14 @@ impl VfioFunction {
     }
 
     fn place_bars(&self, state: &mut State, decodes: bool) {
-        for bar in &mut state.bars {
-            let address = decodes.then(|| state.config.bar(bar.shape()));
+        let State { config, bars, .. } = state;
+        let address = |bar: &Bar| decodes.then(|| config.bar(bar.shape()));
+        // All that leave their place go first: another one may be about to take it.
+        for bar in bars.iter_mut().filter(|bar| bar.address() != address(bar)) {
+            self.note("remove a bar", bar.place(None));
+        }
+        for bar in bars.iter_mut() {
+            let address = address(bar);
             self.note("place a bar", bar.place(address));
         }
     }
