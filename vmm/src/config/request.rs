@@ -13,7 +13,7 @@ use super::{Error, HostAddress, Size, options};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Request {
-    /// The guest's kernel: an arm64 Image, not compressed.
+    /// The guest's kernel: an arm64 Image, plain or compressed with gzip.
     #[arg(long, value_name = "IMAGE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,

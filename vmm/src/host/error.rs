@@ -108,36 +108,4 @@ pub enum Error {
         /// The other device.
         other: HostAddress,
     },
-    /// The kernel or initrd cannot be opened.
-    #[error("{what} '{}' cannot be read", .path.display())]
-    BootFile {
-        /// `kernel` or `initrd`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The kernel is something else.
-    #[error("kernel '{}' is {found}, not an arm64 Image; {remedy}", .path.display())]
-    NotAnImage {
-        /// The file.
-        path: PathBuf,
-        /// What it looks like.
-        found: &'static str,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// Kernel and initrd together are too large.
-    #[error("guest memory of {memory} bytes cannot hold the {what} '{}' ({size} bytes); raise --memory", .path.display())]
-    BootFileTooLarge {
-        /// `kernel` or `initrd`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// How much room it takes.
-        size: u64,
-        /// Guest memory.
-        memory: u64,
-    },
 }

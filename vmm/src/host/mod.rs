@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod assignable;
-mod boot_files;
 mod error;
 mod kvm;
 mod process;
@@ -14,7 +13,6 @@ pub(crate) mod testing;
 use std::path::Path;
 
 pub use assignable::{Assignable, assignable};
-pub use boot_files::check_boot_files;
 pub use error::Error;
 pub use spec::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits};
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nestling_arch::boot::BootError;
+
 use super::validate::Invalid;
 use crate::config::{HostAddress, Size};
 use crate::host;
@@ -183,6 +185,24 @@ pub enum Error {
         address: HostAddress,
         /// What is different.
         change: HostChange,
+    },
+    /// The kernel or the initrd is not there.
+    #[error("{what} '{}' cannot be opened", .path.display())]
+    OpenBootFile {
+        /// `kernel` or `initrd`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kernel or the initrd is not what a guest can boot.
+    #[error("{what} cannot be booted")]
+    Boot {
+        /// The files.
+        what: String,
+        /// Why.
+        source: BootError,
     },
     /// KVM cannot be used.
     #[error("/dev/kvm does not exist; nestling needs an arm64 host whose kernel has KVM and was started at EL2")]

@@ -2,6 +2,7 @@
 //! check it, and see whether this host can run it.
 #![forbid(unsafe_code)]
 
+mod boot_files;
 mod error;
 mod file;
 mod hex;

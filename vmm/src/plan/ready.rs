@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
+use super::boot_files;
 use super::error::{Error, HostChange};
 use super::spec::{AssignedFunction, Plan};
 use crate::config::{HostAddress, Size};
-use crate::host::{Access, Assignable, HostBar, Inventory, assignable, check_boot_files};
+use crate::host::{Access, Assignable, HostBar, Inventory, assignable};
 
 /// Checks the Plan against the host. Gives it back with the character devices that its functions have now: their
 /// numbers change whenever a device is bound anew.
 pub fn ready(mut plan: Plan, inventory: &Inventory) -> Result<Plan, Error> {
-    check_boot_files(&plan.boot.kernel, plan.boot.initrd.as_deref(), plan.memory.size)?;
     check_memory(&plan, inventory)?;
+    boot_files::check(&plan.boot, plan.memory)?;
     let expanders = plan.pci.expanders.iter_mut();
     let functions = expanders.flat_map(|expander| {
         let smmu = &expander.smmu.host;

@@ -75,9 +75,9 @@ mod tests {
     #[test]
     fn the_chain_is_one_line_in_which_nothing_is_said_twice() {
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        let host = host::Error::BootFile { what: "kernel", path: "Image".into(), source };
+        let host = host::Error::Read { path: "/proc/meminfo".into(), source };
         let failure = Failure::from(plan::Error::Host(host));
-        assert_eq!(failure.to_string(), "kernel 'Image' cannot be read: entity not found");
+        assert_eq!(failure.to_string(), "/proc/meminfo cannot be read: entity not found");
         assert_eq!(failure.status(), ExitCode::from(2));
     }
 }

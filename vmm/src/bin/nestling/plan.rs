@@ -72,22 +72,23 @@ mod tests {
     fn bad_requests_are_refused_on_any_host() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
-        let mut image = vec![0; 64];
+        let mut image = vec![0; 4096];
+        image[16..24].copy_from_slice(&4096_u64.to_le_bytes());
         image[56..60].copy_from_slice(b"ARM\x64");
         write("Image", &image);
-        write("vmlinuz", b"\x1f\x8b\x08\0");
+        write("vmlinuz", b"\x28\xb5\x2f\xfd");
         write("bad.toml", b"kernel = \"Image\"\nmemory = \"1G\"\nmemroy = \"2G\"\n");
         write("bad.plan", b"{}");
         let long = format!("--cmdline={}", "x".repeat(2048));
         let kernel = "--kernel=DIR/Image";
         for (options, said) in [
             (&[][..], "no kernel is given; add --kernel IMAGE, or 'kernel' in the configuration file"),
-            (&["--kernel=DIR/none"], "kernel 'none' cannot be read: No such file or directory (os error 2)"),
+            (&["--kernel=DIR/none"], "kernel 'none' cannot be opened: No such file or directory (os error 2)"),
             (
                 &["--kernel=DIR/vmlinuz"],
-                "kernel 'vmlinuz' is compressed with gzip, not an arm64 Image; decompress it: ",
+                "kernel 'vmlinuz' cannot be booted: the kernel is compressed (zstd): unpack it first (",
             ),
-            (&[kernel, "--initrd=DIR/none"], "initrd 'none' cannot be read: No such file or directory (os error 2)"),
+            (&[kernel, "--initrd=DIR/none"], "initrd 'none' cannot be opened: No such file or directory (os error 2)"),
             (&[kernel, "--memory=0"], "a guest cannot run in 0 bytes of memory; "),
             (&[kernel, "--memory=1000001"], "memory of 1000001 bytes is no multiple of the host's page size"),
             (&[kernel, "--memory=128T"], "guest memory of 128T is more than the "),

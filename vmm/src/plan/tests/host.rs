@@ -71,3 +71,11 @@ pub fn request(count: usize) -> Request {
         ..Request::default()
     }
 }
+
+/// The header of an arm64 Image (Documentation/arch/arm64/booting.rst) of 1 MiB.
+pub fn image() -> Vec<u8> {
+    let mut image = vec![0; 4096];
+    image[16..24].copy_from_slice(&MIB.to_le_bytes());
+    image[56..60].copy_from_slice(b"ARM\x64");
+    image
+}

@@ -9,9 +9,7 @@ use crate::plan::{plan, ready};
 
 /// A Plan for one device, with a kernel that is an Image.
 fn planned(inventory: &Inventory, folder: &Path) -> Plan {
-    let mut image = vec![0; 64];
-    image[56..60].copy_from_slice(b"ARM\x64");
-    std::fs::write(folder.join("Image"), image).unwrap();
+    std::fs::write(folder.join("Image"), image()).unwrap();
     let mut plan = plan(&request(1), inventory).unwrap();
     plan.boot.kernel = folder.join("Image");
     plan
@@ -90,6 +88,20 @@ fn a_host_that_changed_since_the_plan_is_named() {
 
 #[test]
 fn boot_files_are_looked_at() {
-    assert!(refusal(|_, plan| plan.boot.kernel = "/nonexistent".into()).starts_with("kernel '/nonexistent'"));
-    assert!(refusal(|_, plan| plan.boot.initrd = Some("/nonexistent".into())).starts_with("initrd '/nonexistent'"));
+    let missing = refusal(|_, plan| plan.boot.kernel = "/nonexistent".into());
+    assert_eq!(missing, "kernel '/nonexistent' cannot be opened");
+    let missing = refusal(|_, plan| plan.boot.initrd = Some("/nonexistent".into()));
+    assert_eq!(missing, "initrd '/nonexistent' cannot be opened");
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    std::fs::write(&other, [b'x'; 4096]).unwrap();
+    let refused = refusal(|_, plan| plan.boot.kernel = other.clone());
+    assert_eq!(refused, format!("kernel '{}' cannot be booted", other.display()));
+    let refused = refusal(|_, plan| plan.boot.kernel = folder.path().into());
+    assert!(refused.ends_with("cannot be booted"), "{refused}");
+    let tight = refusal(|_, plan| {
+        plan.boot.initrd = Some(plan.boot.kernel.clone());
+        plan.memory.size = MIB;
+    });
+    assert!(tight.contains("Image' with initrd '"), "{tight}");
 }
