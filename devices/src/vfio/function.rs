@@ -114,6 +114,17 @@ impl VfioFunction {
         &self.name
     }
 
+    /// Changes the requester ID, after the guest changed bus numbers; interrupts follow at once.
+    pub fn set_guest_bdf(&self, guest: Bdf) {
+        let id = guest.requester_id().into();
+        if let Some(msi) = &mut self.lock().msi {
+            self.note("route msi", msi.set_device_id(id));
+        }
+        if let Some(mut msix) = self.msix() {
+            self.note("route msi-x", msix.set_device_id(id));
+        }
+    }
+
     /// Signalled while the host wants the device back (its driver is to be unbound).
     pub fn request_event(&self) -> &EventFd {
         &self.request

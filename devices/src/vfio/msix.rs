@@ -147,6 +147,10 @@ impl Msix {
         }
     }
 
+    pub(super) fn set_device_id(&mut self, device_id: u32) -> io::Result<()> {
+        self.vectors.set_device_id(device_id)
+    }
+
     pub(super) fn routed(&self) -> usize {
         self.vectors.routed()
     }

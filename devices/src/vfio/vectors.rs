@@ -101,6 +101,21 @@ impl Vectors {
         Ok(())
     }
 
+    /// Changes the requester ID; routes follow at once.
+    pub(super) fn set_device_id(&mut self, device_id: u32) -> io::Result<()> {
+        if std::mem::replace(&mut self.device_id, device_id) == device_id {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for vector in 0..self.vectors.len() {
+            let data = self.vectors.get(vector).and_then(|entry| entry.route.as_ref()).map(|(_, data)| *data);
+            if data.is_some() {
+                result = result.and(self.route(vector, None)).and(self.route(vector, data));
+            }
+        }
+        result
+    }
+
     /// Whether an interrupt waits in a vector without a route.
     pub(super) fn pending(&self, vector: usize) -> bool {
         let Some(Vector { trigger: Some(trigger), route: None }) = self.vectors.get(vector) else { return false };

@@ -3,7 +3,7 @@
 use nestling_devices::pci::PciFunction;
 use nestling_devices::vfio::HostFunction;
 
-use crate::guest::{guest_of, memory_bars};
+use crate::guest::{Guest, guest_of, memory_bars};
 use crate::machine::{build, devices, tear_down};
 
 #[test]
@@ -49,6 +49,62 @@ fn every_function_shows_its_bars_while_memory_space_is_enabled() {
         guest.function.reset();
         assert_eq!(guest.read(0x04) & 0xffff, 0, "the command register as at power-on");
         assert!(guest.slots.0.lock().unwrap().is_empty());
+        assert_eq!(guest.function.counters().errors, 0, "{}", device.id);
+        guest.function.shutdown();
+    }
+    tear_down(machine);
+}
+
+/// Reads the start of a BAR as the guest does, through the slot.
+fn read_direct(guest: &Guest, bar: u8) -> Option<u32> {
+    let memory = guest.slots.0.lock().unwrap().get(&guest.bar(bar)).cloned()?;
+    // SAFETY: `memory` keeps the page mapped, and the function decodes it: its slot is there.
+    Some(unsafe { (memory.host_address() as *const u32).read_volatile() })
+}
+
+#[test]
+fn a_mapped_bar_is_the_devices_own() {
+    let Some((_turn, assigned)) = devices() else { return };
+    let machine = build(&assigned);
+    for device in &machine.devices {
+        let guest = guest_of(device);
+        guest.write(0x04, 0x6);
+        for (bar, ..) in memory_bars(&device.cdev) {
+            let mut forwarded = [0; 4];
+            device.cdev.read(bar.into(), 0, &mut forwarded).unwrap();
+            if let Some(direct) = read_direct(&guest, bar) {
+                assert_eq!(direct, u32::from_le_bytes(forwarded), "bar {bar} of {}", device.id);
+            }
+        }
+        guest.function.shutdown();
+    }
+    tear_down(machine);
+}
+
+#[test]
+fn a_function_comes_back_from_low_power_and_from_a_function_level_reset() {
+    let Some((_turn, assigned)) = devices() else { return };
+    let machine = build(&assigned);
+    for device in &machine.devices {
+        let guest = guest_of(device);
+        guest.write(0x04, 0x6);
+        let before: Vec<_> = (0..6).map(|bar| read_direct(&guest, bar)).collect();
+        if let Some(power) = guest.capability(0x01) {
+            guest.write(power + 4, 3);
+            assert!(guest.slots.0.lock().unwrap().is_empty(), "nothing is mapped in D3hot");
+            guest.write(power + 4, 0);
+            assert_eq!((0..6).map(|bar| read_direct(&guest, bar)).collect::<Vec<_>>(), before, "{}", device.id);
+        }
+        if let Some(express) = guest.capability(0x10)
+            && guest.read(express + 4) & 1 << 28 != 0
+        {
+            guest.function.config_write(express + 8, &0x8000u16.to_le_bytes());
+            assert_eq!(guest.read(0x04) & 0x6, 0, "{}", device.id);
+            assert!(guest.slots.0.lock().unwrap().is_empty());
+            guest.write(0x04, 0x6);
+            assert_eq!((0..6).map(|bar| read_direct(&guest, bar)).collect::<Vec<_>>(), before, "{}", device.id);
+            println!("{} {}: function-level reset", device.cdev.name(), device.id);
+        }
         assert_eq!(guest.function.counters().errors, 0, "{}", device.id);
         guest.function.shutdown();
     }
