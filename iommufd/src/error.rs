@@ -20,6 +20,8 @@ pub enum Call {
     ViommuAlloc,
     VdeviceAlloc,
     VeventqAlloc,
+    /// `read` of an event queue.
+    VeventqRead,
     Invalidate,
     /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`.
     Attach,
@@ -35,7 +37,7 @@ impl Call {
             Self::Attach | Self::Detach | Self::GetHwInfo => "6.6",
             Self::NestParentAlloc => "6.7",
             Self::IoasMapFile | Self::NestedAlloc | Self::ViommuAlloc | Self::VdeviceAlloc | Self::Invalidate => "6.13",
-            Self::VeventqAlloc => "6.15",
+            Self::VeventqAlloc | Self::VeventqRead => "6.15",
         }
     }
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Call {
             Self::ViommuAlloc => "IOMMU_VIOMMU_ALLOC",
             Self::VdeviceAlloc => "IOMMU_VDEVICE_ALLOC",
             Self::VeventqAlloc => "IOMMU_VEVENTQ_ALLOC",
+            Self::VeventqRead => "reading the event queue",
             Self::Invalidate => "IOMMU_HWPT_INVALIDATE",
             Self::Attach => "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
             Self::Detach => "VFIO_DEVICE_DETACH_IOMMUFD_PT",
@@ -138,6 +141,16 @@ pub enum Error {
         /// What was to be attached.
         hwpt: HwptId,
     },
+    /// EINVAL on attach.
+    #[error(
+        "{hwpt} cannot be attached to {device}: it is of another host smmu, or was made for a coherent device (CANWBS) and this one is not, or another device of its iommu group has another page table"
+    )]
+    CannotAttach {
+        /// The device.
+        device: DeviceId,
+        /// What was to be attached.
+        hwpt: HwptId,
+    },
     /// EADDRINUSE on attach: guest memory lies where the device's MSI window must be.
     #[error(
         "{hwpt} cannot be attached to {device}: memory is mapped in an address range that the device reserves (the msi window 0x8000000..0x8100000)"
@@ -210,7 +223,7 @@ impl Error {
             Some(libc::ENOENT) => Self::NoVdevice { device, hwpt },
             Some(libc::EADDRINUSE) => Self::ReservedAddress { device, hwpt },
             Some(libc::EBUSY) => Self::DeviceBusy { device, hwpt },
-            Some(libc::EINVAL) => Self::OtherSmmu { device, call: Call::Attach },
+            Some(libc::EINVAL) => Self::CannotAttach { device, hwpt },
             _ => Self::failed(Call::Attach, source),
         }
     }

@@ -77,7 +77,7 @@ impl EventQueue {
         let length = match (&self.file).read(room) {
             Ok(length) => length,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-            Err(e) => return Err(Error::failed(Call::VeventqAlloc, e)),
+            Err(e) => return Err(Error::failed(Call::VeventqRead, e)),
         };
         parse(&room[..length.min(room.len())], &mut next, events)
     }

@@ -65,14 +65,13 @@ pub(crate) fn run(
 ) -> (u64, Result<(), InvalidateError>) {
     let mut calls = 0;
     let mut issue = |part: &[Command]| {
-        calls += 1;
-        let first = issue_once(kernel, viommu, part);
-        // Erratum: once more, after the first has completed. ATC_INV is harmless to repeat.
-        if repeat && first.is_ok() {
+        // The kernel answers EINVAL to an empty batch. Erratum: once more, after the first has completed; the ATC_INV
+        // among them are harmless to repeat.
+        for _ in 0..if part.is_empty() { 0 } else { 1 + u32::from(repeat) } {
             calls += 1;
-            return issue_once(kernel, viommu, part);
+            issue_once(kernel, viommu, part)?;
         }
-        first
+        Ok(())
     };
     let mut done = 0;
     for part in commands.chunks(MAX_COMMANDS) {
@@ -81,11 +80,12 @@ pub(crate) fn run(
             continue;
         };
         // Commands in front of a refused one that share its block were converted, not issued: once more without it.
-        while matches!(failure, InvalidateFailure::Illegal) && !stop.is_multiple_of(BLOCK) {
-            let block = stop - stop % BLOCK;
-            match issue(&part[block..stop]) {
+        // With the erratum, the blocks before were sent only once and go again, too.
+        while matches!(failure, InvalidateFailure::Illegal) {
+            let from = if repeat { 0 } else { stop - stop % BLOCK };
+            match issue(&part[from..stop]) {
                 Ok(()) => break,
-                Err((again, second)) => (stop, failure) = (block + again, shifted(second, block)),
+                Err((again, second)) => (stop, failure) = (from + again, shifted(second, from)),
             }
         }
         let error = InvalidateError { viommu, handled: done + stop, failure: shifted(failure, done) };
@@ -94,15 +94,12 @@ pub(crate) fn run(
     (calls, Ok(()))
 }
 
-/// One ioctl. On failure: how many commands it is settled for, as the table above reads, and why.
-/// An illegal command is at that index, and those before it in its block were not issued.
+/// One ioctl with at least one command. On failure: the index of the illegal command, else how many commands are
+/// certainly executed, and why.
 fn issue_once(kernel: &dyn Kernel, viommu: ViommuId, commands: &[Command]) -> Result<(), (usize, InvalidateFailure)> {
-    if commands.is_empty() {
-        return Ok(()); // the kernel answers EINVAL to an empty batch
-    }
     let (entry_num, result) = kernel.invalidate(viommu, commands);
     let Err(error) = result else { return Ok(()) };
-    let index = (entry_num as usize).min(commands.len() - 1);
+    let index = (entry_num as usize).min(commands.len().saturating_sub(1));
     Err(match error.raw_os_error() {
         Some(libc::EIO) => (index, InvalidateFailure::Illegal),
         Some(libc::ETIMEDOUT) => {

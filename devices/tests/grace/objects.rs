@@ -1,5 +1,6 @@
 //! Making, using and destroying the objects of iommufd.
 
+use std::fs::File;
 use std::path::Path;
 
 use nestling_devices::vfio::{Error, VfioHost};
@@ -82,8 +83,11 @@ fn the_kernel_says_what_is_wrong_and_we_understand() {
 #[test]
 fn stage_1_needs_a_vdevice() {
     let Some((_turn, assigned)) = devices() else { return };
-    let iommufd = Iommufd::open().unwrap();
-    let cdev = VfioHost::new(&iommufd).unwrap().open(&assigned[0].bdf, &assigned[0].cdev).unwrap();
+    // Both descriptors come from outside here, as a VM manager passes them.
+    let open = |path: &Path| File::options().read(true).write(true).open(path).unwrap().into();
+    let iommufd = Iommufd::from_fd(open(Path::new("/dev/iommu")));
+    let host = VfioHost::new(&iommufd).unwrap();
+    let cdev = host.from_fd(&assigned[0].bdf, open(&assigned[0].cdev)).unwrap();
     let ioas = iommufd.alloc_ioas().unwrap();
     let parent = ioas.alloc_nest_parent(cdev.dev_id()).unwrap();
     let viommu = parent.alloc_viommu(cdev.dev_id()).unwrap();

@@ -132,7 +132,7 @@ fn objects_of_one_smmu_refuse_devices_of_another() {
     assert!(matches!(parent.alloc_viommu(id), Err(Error::OtherSmmu { .. })));
     assert!(matches!(viommu.alloc_vdevice(id, 0x100), Err(Error::OtherSmmu { .. })));
     assert!(matches!(viommu.alloc_nested(id, Ste::BYPASS), Err(Error::OtherSmmu { .. })));
-    assert!(matches!(stranger.attach_hwpt(parent.id()), Err(Error::OtherSmmu { .. })));
+    assert!(matches!(stranger.attach_hwpt(parent.id()), Err(Error::CannotAttach { .. })));
     ioas.alloc_nest_parent(id).unwrap();
 }
 
@@ -150,6 +150,20 @@ fn a_host_without_nesting_or_coherency_says_which() {
     let incoherent = kernel.add_device(smmu, false);
     let parent = ioas.alloc_nest_parent(incoherent.dev_id()).unwrap();
     assert!(matches!(parent.alloc_viommu(incoherent.dev_id()), Err(Error::NoCoherency { .. })));
+}
+
+#[test]
+fn a_parent_made_for_a_coherent_device_refuses_one_that_is_not() {
+    let (kernel, smmu) = host();
+    let (coherent, other) = (kernel.add_device(smmu, true), kernel.add_device(smmu, false));
+    let ioas = kernel.iommufd().alloc_ioas().unwrap();
+    let parent = ioas.alloc_nest_parent(coherent.dev_id()).unwrap();
+    assert!(matches!(other.attach_hwpt(parent.id()), Err(Error::CannotAttach { .. })));
+    let parent = ioas.alloc_nest_parent(other.dev_id()).unwrap();
+    for device in [coherent, other] {
+        device.attach_hwpt(parent.id()).unwrap();
+        device.detach_hwpt().unwrap();
+    }
 }
 
 #[test]

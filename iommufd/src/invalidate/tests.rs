@@ -133,3 +133,17 @@ fn the_erratum_sends_every_batch_twice() {
     assert_eq!(machine.executed(), [NSNH_ALL, [0x10, 0], NSNH_ALL, [0x10, 0]]);
     assert_eq!(machine.calls(), 2);
 }
+
+#[test]
+fn the_erratum_sends_all_in_front_of_an_illegal_command_twice() {
+    let mut smmu = FakeSmmu::default();
+    smmu.info.flags = SmmuV3Flags::ERRATA_REPEAT_TLBI_CFGI;
+    let machine = machine(smmu);
+    let mut commands = numbered(100);
+    commands[70] = SYNC;
+    assert_eq!(machine.viommu.invalidate(&commands).unwrap_err().handled, 70);
+    let executed = machine.executed();
+    for command in &commands[..70] {
+        assert!(executed.iter().filter(|other| *other == command).count() >= 2, "{command:x?}");
+    }
+}
