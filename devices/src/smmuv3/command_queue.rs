@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -73,6 +74,7 @@ impl Smmuv3 {
             }
         };
         state.stats.commands += 1;
+        state.stats.opcodes.count(words[0] as u8);
         match command {
             Command::Nothing => Ok(()),
             Command::InvalidateTlb(words) => self.push(state, words, index),
@@ -150,7 +152,10 @@ impl Smmuv3 {
             return Ok(());
         }
         state.stats.invalidation_batches += 1;
-        let result = match self.physical.invalidate(state.batch.commands()) {
+        let start = Instant::now();
+        let result = self.physical.invalidate(state.batch.commands());
+        state.stats.latency.count(start.elapsed());
+        let result = match result {
             Ok(()) => Ok(()),
             Err(error) => {
                 state.stats.failed_invalidations += 1;

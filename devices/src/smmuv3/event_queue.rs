@@ -4,7 +4,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::model::{Smmuv3, State};
 use super::physical::{EventWords, HostEvent};
-use super::spec::event::EVENT_SIZE;
+use super::spec::event::{EVENT_SIZE, EventHead};
 use super::spec::registers::Gerror;
 
 impl Smmuv3 {
@@ -60,6 +60,10 @@ impl Smmuv3 {
         }
         state.registers.eventq_prod.set_index(queue.advance(producer, 1));
         state.stats.events += 1;
+        // Every stream with a device is there since it was configured.
+        if let Some(counters) = state.stream_stats.get_mut(&EventHead::from_bits(record[0]).stream_id()) {
+            counters.events += 1;
+        }
         true
     }
 }

@@ -49,4 +49,4 @@ pub use iommufd::{Error as IommufdError, IommufdSmmu};
 pub use model::{Config, Smmuv3};
 pub use physical::PhysicalSmmu;
 pub use spec::registers::REGISTER_SPACE;
-pub use stats::Stats;
+pub use stats::{Latency, Opcodes, Stats, StreamStats};

@@ -1,5 +1,6 @@
 //! One vSMMU: its state, its lock, and what the rest of the machine calls.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use super::limit::RateLimit;
 use super::physical::PhysicalSmmu;
 use super::registers::{Effect, Registers};
 use super::spec::registers::REGISTER_SPACE;
-use super::stats::Stats;
+use super::stats::{Stats, StreamStats};
 use super::streams::Cause;
 use crate::bus::MmioDevice;
 
@@ -50,6 +51,8 @@ pub(super) struct State {
     /// An ATC invalidation timed out since the last CMD_SYNC.
     pub(super) atc_timeout: bool,
     pub(super) stats: Stats,
+    /// Of each stream that has or had a device.
+    pub(super) stream_stats: BTreeMap<u32, StreamStats>,
     limit: RateLimit,
 }
 
@@ -74,6 +77,7 @@ impl Smmuv3 {
                 dead_atcs: Vec::new(),
                 atc_timeout: false,
                 stats: Stats::default(),
+                stream_stats: BTreeMap::new(),
                 limit: RateLimit::default(),
             }),
         };
@@ -122,6 +126,11 @@ impl Smmuv3 {
     pub fn stats(&self) -> Stats {
         let stats = self.lock().stats;
         Stats { invalidation_ioctls: self.physical.invalidation_calls(), ..stats }
+    }
+
+    /// Counters of each stream, by StreamID.
+    pub fn stream_stats(&self) -> Vec<(u32, StreamStats)> {
+        self.lock().stream_stats.iter().map(|(&stream_id, &stats)| (stream_id, stats)).collect()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

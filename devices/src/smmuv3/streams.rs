@@ -34,8 +34,11 @@ impl Smmuv3 {
             return false;
         }
         let config = self.wanted(state, stream_id, cause);
-        match self.physical.install(stream_id, config) {
+        let installed = self.physical.install(stream_id, config);
+        let counters = state.stream_stats.entry(stream_id).or_default();
+        match installed {
             Ok(Installed::Replaced) => {
+                counters.installs += 1;
                 log::debug!("{}: stream {stream_id:#x} is {config:x?}", self.name());
                 match config {
                     StreamConfig::Abort => state.stats.abort_installs += 1,
@@ -48,6 +51,7 @@ impl Smmuv3 {
             Ok(Installed::Unchanged) => matches!(config, StreamConfig::Stage1(_)),
             Ok(Installed::NoDevice) => false,
             Err(error) => {
+                counters.failed_installs += 1;
                 state.stats.failed_installs += 1;
                 self.complain(state, format_args!("{error}: {}", error.source));
                 false

@@ -108,7 +108,11 @@ fn a_batch_is_one_call_and_counted() {
     assert_eq!(host.executed().len(), 63);
     let invalidations = host.kernel.take_records();
     assert!(matches!(&invalidations[..], [Record::Invalidate { commands, .. }] if commands.len() == 63));
-    assert_eq!(guest.smmu.stats().invalidation_ioctls, 1);
+    let stats = guest.smmu.stats();
+    assert_eq!(stats.invalidation_ioctls, 1);
+    assert_eq!(stats.latency.iter().map(|(_, count)| count).sum::<u64>(), 1);
+    let counted: Vec<_> = stats.opcodes.iter().filter(|&(_, count)| count > 0).collect();
+    assert_eq!(counted, [("CMD_TLBI_NH_VA", 63), ("CMD_SYNC", 1)]);
 }
 
 #[test]
@@ -121,6 +125,10 @@ fn events_of_the_hardware_reach_the_guest_with_its_stream_id() {
     guest.smmu.events_ready();
     assert_eq!(guest.take_events(), [[0x10 | u64::from(STREAMS[1]) << 32, 0, 0xdead_b000, 0]]);
     assert_eq!(guest.event.take(), 1);
+    let [(first, quiet), (second, noisy)] = guest.smmu.stream_stats()[..] else { panic!("two streams") };
+    assert_eq!([first, second], STREAMS);
+    assert_eq!((quiet.installs, quiet.events), (1, 0), "abort");
+    assert_eq!((noisy.installs, noisy.events), (2, 1), "abort, stage 1");
 }
 
 #[test]
