@@ -1,6 +1,5 @@
 use super::super::testing::{Entry, FakeHost, FakeMapper, FakeRouter};
 use super::*;
-use crate::pci::bar::BarShape;
 use proptest::prelude::*;
 
 const BAR0: u64 = 0x80_0000_0000;
@@ -491,12 +490,4 @@ proptest! {
             prop_assert!(registers[0] & 2 != 0 || mapped.is_empty(), "memory space is off");
         }
     }
-}
-
-#[test]
-fn the_shape_of_a_bar_is_that_of_its_registers() {
-    let guest = guest();
-    let state = guest.function.lock();
-    let wide = BarShape { index: 0, size: 0x4000, wide: true, prefetchable: false };
-    assert_eq!(state.config.bars()[0], wide);
 }
