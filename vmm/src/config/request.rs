@@ -247,6 +247,13 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_request() {
+        let request = file(include_str!("../../../resources/examples/two-nvme.toml")).unwrap();
+        assert_eq!(request.device, [device("0000:11:00.0").unwrap(), device("0000:21:00.0,slot=7").unwrap()]);
+        assert_eq!(request.memory, Some(Request::DEFAULT_MEMORY));
+    }
+
+    #[test]
     fn a_file_that_cannot_be_read_says_where_and_what_is_valid() {
         let refused = file("cpus = 2\nmemroy = \"1G\"\n").unwrap_err();
         assert!(

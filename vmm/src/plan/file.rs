@@ -18,10 +18,11 @@ pub enum Format {
 /// The whole Plan as text.
 pub fn write(plan: &Plan, format: Format) -> String {
     // Numbers, strings, lists and tables with text keys: both formats can say all of it.
-    match format {
-        Format::Json => serde_json::to_string_pretty(plan).map(|text| text + "\n").unwrap_or_default(),
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(plan).unwrap_or_default(),
         Format::Toml => toml::to_string_pretty(plan).unwrap_or_default(),
-    }
+    };
+    text.trim_end().to_owned() + "\n"
 }
 
 /// Reads a Plan from a file in either format and checks that it agrees with itself.

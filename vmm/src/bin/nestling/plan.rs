@@ -38,7 +38,11 @@ pub fn to_run(args: RunArgs) -> Result<(Plan, RunOptions), Failure> {
         Some(file) => (plan::read(&file)?, inventory()?),
         None => make(&request)?,
     };
-    Ok((plan::ready(plan, &inventory)?, options))
+    let plan = plan::ready(plan, &inventory)?;
+    for line in plan::tree(&plan).lines() {
+        log::info!("{line}");
+    }
+    Ok((plan, options))
 }
 
 fn make(request: &Request) -> Result<(Plan, Inventory), Failure> {
