@@ -194,9 +194,7 @@ impl Vsmmu {
             invalidation_commands: stats.invalidation_commands,
             invalidation_ioctls: stats.invalidation_ioctls,
             events: stats.events,
-            devices: functions
-                .map(|f| DeviceStats { host: f.host.clone(), stream_id: f.stream_id as u32 })
-                .collect(),
+            devices: functions.map(|f| DeviceStats { host: f.host.clone(), stream_id: f.stream_id as u32 }).collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ mod error;
 #[cfg(target_arch = "aarch64")]
 mod interrupts;
 #[cfg(target_arch = "aarch64")]
-mod machine;
+mod life;
 #[cfg(target_arch = "aarch64")]
 mod pci;
 #[cfg(target_arch = "aarch64")]
@@ -29,4 +29,4 @@ pub mod tables;
 #[cfg(target_arch = "aarch64")]
 pub use error::Error;
 #[cfg(target_arch = "aarch64")]
-pub use machine::Machine;
+pub use life::Machine;

@@ -78,12 +78,7 @@ pub struct Input {
 impl Input {
     /// Input from `fd` to `uart`.
     pub fn new(fd: OwnedFd, escape: bool, uart: Uart) -> Self {
-        Self {
-            file: File::from(fd),
-            escape: Escape { enabled: escape, armed: false },
-            uart,
-            waiting: VecDeque::new(),
-        }
+        Self { file: File::from(fd), escape: Escape { enabled: escape, armed: false }, uart, waiting: VecDeque::new() }
     }
 
     /// Reads what is there, without waiting if `fd` was readable.

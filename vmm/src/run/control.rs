@@ -66,7 +66,8 @@ impl ControlLoop {
     /// Serves until the machine has to stop.
     pub fn run(&mut self) -> Result<Outcome, Error> {
         loop {
-            let timeout = (self.clock)().map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as i32);
+            let timeout =
+                (self.clock)().map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as i32);
             self.manager.run_with_timeout(timeout).map_err(Error::Loop)?;
             if let Some(outcome) = lock(&self.outcome).take() {
                 return Ok(outcome);

@@ -47,7 +47,9 @@ fn run(args: RunArgs) -> Result<(), Failure> {
     let (plan, options) = plan::to_run(args)?;
     match run::run(plan, &options) {
         Ok(Outcome::PowerOff | Outcome::Reset | Outcome::Quit) => Ok(()),
-        Ok(Outcome::Failed) => Err(Failure::stopped("the guest was stopped, because a vCPU could not go on; the log says why")),
+        Ok(Outcome::Failed) => {
+            Err(Failure::stopped("the guest was stopped, because a vCPU could not go on; the log says why"))
+        }
         Err(error) if error.before_start() => Err(Failure::refused(error)),
         Err(error) => Err(Failure::failed(error)),
     }

@@ -75,7 +75,21 @@ impl Machine {
         let exits = Arc::default();
         let (resets, running) = (0, Duration::ZERO);
         let machine = Self {
-            plan, files, ram, platform, vcpus, bus, segment, serial, rtc, power, assigned, control, exits, resets, running,
+            plan,
+            files,
+            ram,
+            platform,
+            vcpus,
+            bus,
+            segment,
+            serial,
+            rtc,
+            power,
+            assigned,
+            control,
+            exits,
+            resets,
+            running,
         };
         machine.load()?;
         Ok(machine)
