@@ -7,6 +7,8 @@
 pub mod boot;
 pub mod cpu;
 #[cfg(target_arch = "aarch64")]
+pub mod exit;
+#[cfg(target_arch = "aarch64")]
 pub mod gic;
 pub mod interrupt;
 pub mod layout;

@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_ARM_VCPU_PMU_V3, KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ,
     KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_PTRAUTH_ADDRESS, KVM_ARM_VCPU_PTRAUTH_GENERIC,
     KVM_ARM_VCPU_SVE, KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_device_attr,
-    kvm_vcpu_init,
+    kvm_vcpu_events, kvm_vcpu_init,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 
@@ -184,6 +184,15 @@ pub fn enter(vcpu: &VcpuFd, entry: &Entry) -> Result<(), VcpuError> {
         vcpu.set_one_reg(id, &value.to_le_bytes()).map_err(failed(0, "set its first registers"))?;
     }
     Ok(())
+}
+
+/// Answers the access that `vcpu` left KVM_RUN for with a synchronous external abort, as a bus does where nobody
+/// answers (ESR_EL1.DFSC 0b010000; FAR_EL1 has the address). For accesses that cannot be emulated:
+/// [`crate::exit::UndecodedAccess`].
+pub fn abort_access(vcpu: &VcpuFd, index: u16) -> Result<(), VcpuError> {
+    let mut events = kvm_vcpu_events::default();
+    events.exception.ext_dabt_pending = 1;
+    vcpu.set_vcpu_events(&events).map_err(failed(index, "abort its access"))
 }
 
 /// The program counter, for diagnostics.

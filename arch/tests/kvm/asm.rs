@@ -4,11 +4,23 @@ use super::machine::REPORT;
 
 /// A system register: op0 is 3, op1 is 0, then CRn, CRm, op2.
 pub type Register = (u32, u32, u32);
+pub const ESR_EL1: Register = (5, 2, 0);
+pub const FAR_EL1: Register = (6, 0, 0);
 pub const ICC_PMR_EL1: Register = (4, 6, 0);
 pub const ICC_IAR1_EL1: Register = (12, 12, 0);
 pub const ICC_EOIR1_EL1: Register = (12, 12, 1);
 pub const ICC_CTLR_EL1: Register = (12, 12, 4);
 pub const ICC_IGRPEN1_EL1: Register = (12, 12, 7);
+
+const ELR_EL1: Register = (4, 0, 1);
+const VBAR_EL1: Register = (12, 0, 0);
+
+/// From the start of the vectors to the one for a synchronous exception at EL1 with SP_EL1.
+pub const SYNCHRONOUS: u64 = 0x200;
+/// `ldp x2, x4, [x1]`, `stp x2, x4, [x1]` and `ldr w2, [x1], #4` for [`Program::access`]: ESR_EL2 describes none.
+pub const LOAD_PAIR: u32 = 0xa940_1000;
+pub const STORE_PAIR: u32 = 0xa900_1000;
+pub const LOAD_AND_STEP: u32 = 0xb840_4400;
 
 /// A guest: instructions that are executed once, at EL1 with the MMU off.
 #[derive(Clone, Default)]
@@ -58,6 +70,22 @@ impl Program {
     /// Stores 64 bits.
     pub fn write64(self, address: u64, value: u64) -> Self {
         self.constant(1, address).constant(2, value).word(0xf900_0022)
+    }
+
+    /// Executes a load or store of x2, and x4 if it takes two, at `address`.
+    pub fn access(self, instruction: u32, address: u64) -> Self {
+        self.constant(1, address).word(instruction | 1 << 5 | 2)
+    }
+
+    /// Takes exceptions at `address`, a multiple of 2048. Those of the guest itself arrive [`SYNCHRONOUS`] bytes later.
+    pub fn vectors_at(self, address: u64) -> Self {
+        self.set_register(VBAR_EL1, address).word(0xd503_3fdf)
+    }
+
+    /// Goes on after the instruction that caused the exception.
+    pub fn skip_and_return(self) -> Self {
+        let after = self.word(0xd538_0002 | operand(ELR_EL1)).word(0x9100_1042);
+        after.word(0xd518_0002 | operand(ELR_EL1)).word(0xd69f_03e0)
     }
 
     /// Acknowledges, ends and reports interrupts (or the lack of them) for ever.

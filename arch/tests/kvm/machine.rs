@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_SYSTEM_EVENT_SHUTDOWN, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use nestling_arch::boot::Entry;
+use nestling_arch::exit::UndecodedAccess;
 use nestling_arch::gic::{Gic, GicConfig};
 use nestling_arch::layout::{self, GIC_DISTRIBUTOR, GIC_INTERRUPTS, GIC_ITS, GIC_REDISTRIBUTORS};
-use nestling_arch::vcpu::{Features, VcpuSetup, enter};
+use nestling_arch::vcpu::{Features, VcpuSetup, abort_access, enter};
 use nestling_arch::vm;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -16,6 +17,8 @@ pub const RAM: u64 = layout::RAM_BASE;
 pub const FDT: u64 = RAM + 0x20_0000;
 /// No memory and no device.
 pub const REPORT: u64 = 0x0900_0000;
+/// Neither; nobody asks for its accesses.
+pub const NOWHERE: u64 = 0x0a00_0000;
 const RAM_SIZE: usize = 4 << 20;
 /// Guests poll: so many empty polls mean that no interrupt comes.
 const PATIENCE: usize = 1000;
@@ -34,6 +37,8 @@ pub struct Machine {
     gic: Gic,
     pub vm: Arc<VmFd>,
     pub memory: GuestMemoryMmap,
+    /// Guest physical addresses of the accesses that were aborted.
+    pub undecoded: Vec<u64>,
 }
 
 /// KVM, or a printed reason why the test is skipped.
@@ -79,13 +84,18 @@ impl Machine {
         for (index, vcpu) in (0..).zip(&vcpus) {
             setup.finish(vcpu, index).unwrap();
         }
-        Self { vcpus, setup, gic, vm: Arc::new(vm), memory }
+        Self { vcpus, setup, gic, vm: Arc::new(vm), memory, undecoded: Vec::new() }
     }
 
     /// Loads a guest; nothing runs yet.
     pub fn start(&mut self, program: &super::Program) {
-        self.memory.write_slice(&program.bytes(), GuestAddress(RAM)).unwrap();
+        self.place(program, RAM);
         enter(&self.vcpus[0], &Entry { pc: RAM, x0: FDT }).unwrap();
+    }
+
+    /// Puts instructions into memory.
+    pub fn place(&self, program: &super::Program, address: u64) {
+        self.memory.write_slice(&program.bytes(), GuestAddress(address)).unwrap();
     }
 
     /// Runs a guest to its end; returns its reports.
@@ -129,14 +139,21 @@ impl Machine {
     }
 
     fn run(&mut self) -> Result<u64, Stop> {
-        match self.vcpus[0].run() {
-            Ok(VcpuExit::MmioWrite(REPORT, data)) => {
-                let mut value = [0; 8];
-                value[..data.len()].copy_from_slice(data);
-                Ok(u64::from_le_bytes(value))
+        loop {
+            let vcpu = &mut self.vcpus[0];
+            match vcpu.run() {
+                Ok(VcpuExit::MmioWrite(REPORT, data)) => {
+                    let mut value = [0; 8];
+                    value[..data.len()].copy_from_slice(data);
+                    return Ok(u64::from_le_bytes(value));
+                }
+                Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Err(Stop::PowerOff),
+                Ok(VcpuExit::Unsupported(KVM_EXIT_ARM_NISV)) => {
+                    self.undecoded.extend(UndecodedAccess::of(vcpu).map(|access| access.address));
+                    abort_access(vcpu, 0).unwrap();
+                }
+                other => return Err(Stop::Other(format!("{other:?}"))),
             }
-            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => Err(Stop::PowerOff),
-            other => Err(Stop::Other(format!("{other:?}"))),
         }
     }
 }

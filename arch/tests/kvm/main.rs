@@ -5,7 +5,10 @@ mod asm;
 mod its;
 mod machine;
 
-use asm::{ICC_CTLR_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, Program};
+use asm::{
+    ESR_EL1, FAR_EL1, ICC_CTLR_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, LOAD_AND_STEP, LOAD_PAIR, Program,
+    STORE_PAIR, SYNCHRONOUS,
+};
 use machine::{Machine, Stop, machine};
 use nestling_arch::interrupt::routes::MsiRoutes;
 use nestling_arch::interrupt::{MsiSender, SpiLine};
@@ -192,4 +195,22 @@ fn guest_addresses_wider_than_the_host_are_refused() {
 fn a_guest_may_have_fewer_features_than_the_host() {
     let Some(mut machine) = Machine::with_features(1, Default::default()) else { return };
     assert_eq!(machine.boot(&Program::new().power_off()).1, Stop::PowerOff);
+}
+
+#[test]
+fn an_access_that_kvm_cannot_describe_is_an_external_abort_in_the_guest() {
+    const VECTORS: u64 = machine::RAM + 0x1000;
+    // A data abort without a change of level, by a synchronous external abort on no table walk.
+    const ESR: u64 = 0x25 << 26 | 1 << 25 | 0x10;
+    let Some(mut machine) = machine(1) else { return };
+    let handler = Program::new().report_register(ESR_EL1).report_register(FAR_EL1).skip_and_return();
+    machine.place(&handler, VECTORS + SYNCHRONOUS);
+    let program = Program::new().vectors_at(VECTORS).report_value(1);
+    let program = program.access(LOAD_PAIR, machine::NOWHERE).access(STORE_PAIR, machine::NOWHERE + 8);
+    let program = program.access(LOAD_AND_STEP, machine::NOWHERE + 16).report_value(2).power_off();
+    let (reports, stop) = machine.boot(&program);
+    assert_eq!(stop, Stop::PowerOff);
+    let nowhere = machine::NOWHERE;
+    assert_eq!(reports, [1, ESR, nowhere, ESR, nowhere + 8, ESR, nowhere + 16, 2]);
+    assert_eq!(machine.undecoded, [nowhere, nowhere + 8, nowhere + 16]);
 }
