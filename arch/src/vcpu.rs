@@ -189,10 +189,10 @@ pub fn enter(vcpu: &VcpuFd, entry: &Entry) -> Result<(), VcpuError> {
 /// Answers the access that `vcpu` left KVM_RUN for with a synchronous external abort, as a bus does where nobody
 /// answers (ESR_EL1.DFSC 0b010000; FAR_EL1 has the address). For accesses that cannot be emulated:
 /// [`crate::exit::UndecodedAccess`].
-pub fn abort_access(vcpu: &VcpuFd, index: u16) -> Result<(), VcpuError> {
+pub fn abort_access(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
     let mut events = kvm_vcpu_events::default();
     events.exception.ext_dabt_pending = 1;
-    vcpu.set_vcpu_events(&events).map_err(failed(index, "abort its access"))
+    vcpu.set_vcpu_events(&events)
 }
 
 /// The program counter, for diagnostics.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_SYSTEM_EVENT_SHUTDOWN, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use nestling_arch::boot::Entry;
 use nestling_arch::exit::UndecodedAccess;
@@ -148,9 +148,10 @@ impl Machine {
                     return Ok(u64::from_le_bytes(value));
                 }
                 Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Err(Stop::PowerOff),
-                Ok(VcpuExit::Unsupported(KVM_EXIT_ARM_NISV)) => {
-                    self.undecoded.extend(UndecodedAccess::of(vcpu).map(|access| access.address));
-                    abort_access(vcpu, 0).unwrap();
+                Ok(VcpuExit::Unsupported(_)) => {
+                    let access = UndecodedAccess::of(vcpu);
+                    self.undecoded.push(access.expect("an access that kvm cannot describe").address);
+                    abort_access(vcpu).unwrap();
                 }
                 other => return Err(Stop::Other(format!("{other:?}"))),
             }

@@ -4,11 +4,14 @@ pub mod console;
 mod control;
 mod handle;
 #[allow(unsafe_code)] // signal sets and the ioctl that takes one
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))] // only tested there
 mod kick;
+#[cfg(target_arch = "aarch64")]
 mod vcpus;
 
 pub use control::{ControlLoop, Error as ControlError};
 pub use handle::{Handle, Request};
+#[cfg(target_arch = "aarch64")]
 pub use vcpus::{Error as VcpuError, Vcpus};
 
 /// Why a machine stopped running.

@@ -1,5 +1,6 @@
 //! vCPU threads: KVM_RUN, MMIO to the bus, PSCI's system events to the control loop.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, KVM_SYSTEM_EVENT_SUSPEND,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use nestling_arch::{exit::UndecodedAccess, vcpu};
 use nestling_devices::bus::MmioBus;
 
 use super::{Handle, Outcome, Request, kick};
@@ -54,6 +56,7 @@ impl Vcpus {
                 control: control.clone(),
                 stop: stop.clone(),
                 exits: exits.clone(),
+                aborted: 0,
             };
             let spawned = thread::Builder::new().name(format!("vcpu{index}")).spawn(|| worker.run());
             match spawned {
@@ -86,6 +89,8 @@ struct Worker {
     control: Handle,
     stop: Arc<AtomicBool>,
     exits: Arc<AtomicU64>,
+    /// Accesses that ended as aborts in the guest.
+    aborted: u64,
 }
 
 impl Worker {
@@ -123,36 +128,58 @@ impl Worker {
                 kick::clear();
                 None
             }
+            Ok(VcpuExit::Unsupported(reason)) => self.unsupported(reason),
             Ok(other) => {
-                log::error!("vcpu {}: unexpected exit {other:?}", self.index);
-                Some(Outcome::Failed)
+                let why = format!("unexpected exit {other:?}");
+                self.failed(why)
             }
             Err(error) if error.errno() == libc::EINTR => {
                 kick::clear();
                 None
             }
             Err(error) if error.errno() == libc::EAGAIN => None,
-            Err(error) => {
-                log::error!("vcpu {}: KVM_RUN: {error}", self.index);
-                Some(Outcome::Failed)
-            }
+            Err(error) => self.failed(format_args!("KVM_RUN: {error}")),
         }
+    }
+
+    /// An exit that kvm-ioctls does not know. The guest's doing are accesses that cannot be emulated: it gets an abort.
+    fn unsupported(&mut self, reason: u32) -> Option<Outcome> {
+        let Some(access) = UndecodedAccess::of(&mut self.vcpu) else {
+            return self.failed(format_args!("unexpected exit {reason}"));
+        };
+        if let Err(error) = vcpu::abort_access(&self.vcpu) {
+            return self.failed(format_args!("an access cannot be aborted: {error}"));
+        }
+        // The guest can cause any number of them: messages come at a falling rate.
+        self.aborted += 1;
+        if self.aborted.is_power_of_two() {
+            log::warn!(
+                "vcpu {}: access to {:#x} by an instruction that cannot be emulated (iss {:#x}), {} so far",
+                self.index,
+                access.address,
+                access.syndrome,
+                self.aborted
+            );
+        }
+        None
+    }
+
+    fn failed(&self, why: impl Display) -> Option<Outcome> {
+        match vcpu::program_counter(&self.vcpu, self.index as u16) {
+            Ok(pc) => log::error!("vcpu {}, pc {pc:#x}: {why}", self.index),
+            Err(_) => log::error!("vcpu {}: {why}", self.index),
+        }
+        Some(Outcome::Failed)
     }
 
     fn system_event(&self, event: u32) -> Option<Outcome> {
         match event {
             KVM_SYSTEM_EVENT_SHUTDOWN => Some(Outcome::PowerOff),
             KVM_SYSTEM_EVENT_RESET => Some(Outcome::Reset),
-            KVM_SYSTEM_EVENT_CRASH => {
-                log::error!("vcpu {}: the guest reports a crash", self.index);
-                Some(Outcome::Failed)
-            }
+            KVM_SYSTEM_EVENT_CRASH => self.failed("the guest reports a crash"),
             // SYSTEM_SUSPEND is not offered (KVM_CAP_ARM_SYSTEM_SUSPEND stays off).
             KVM_SYSTEM_EVENT_SUSPEND => None,
-            other => {
-                log::error!("vcpu {}: unknown system event {other}", self.index);
-                Some(Outcome::Failed)
-            }
+            other => self.failed(format_args!("unknown system event {other}")),
         }
     }
 }
