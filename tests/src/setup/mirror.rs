@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, io};
 
-/// Names of Debian's suites; anything else in a source is another distribution or another kind of archive.
-const SUITES: &[&str] =
-    &["oldstable", "stable", "testing", "unstable", "sid", "bullseye", "bookworm", "trixie", "forky", "duke"];
+/// Debian's releases by name. Nobody else's suites are called so, save archives made for one of them.
+const CODENAMES: &[&str] = &["sid", "bullseye", "bookworm", "trixie", "forky", "duke"];
+
+/// Debian's releases by role. Many other archives call theirs the same.
+const ROLES: &[&str] = &["oldstable", "stable", "testing", "unstable"];
 
 /// Where Debian and Ubuntu keep the key of Debian's archive.
 const KEYRINGS: &[&str] =
@@ -70,17 +72,21 @@ fn machine_sources(etc: &Path) -> Result<Vec<Source>, Error> {
     Ok(sources)
 }
 
-/// The address of the first source that is Debian's own archive. Other archives use Debian's suite names too, so
-/// an address that ends in `/debian`, as mirrors' do, goes before one that does not.
+/// The address that is most likely Debian's own archive, if any can be. Archives made for a release of Debian use its
+/// name too; mirrors' addresses end in `/debian`, or at least have the word in them.
 fn choose(sources: &[Source]) -> Option<String> {
     let debian = |source: &&Source| {
-        SUITES.contains(&source.suite.as_str())
-            && source.components.iter().any(|component| component == "main")
-            && !source.uri.starts_with("cdrom:")
+        let suite = source.suite.as_str();
+        let named = CODENAMES.contains(&suite) || (ROLES.contains(&suite) && source.uri.contains("debian"));
+        named && source.components.iter().any(|component| component == "main") && !source.uri.starts_with("cdrom:")
     };
-    let named_so = |source: &&Source| source.uri.trim_end_matches('/').ends_with("/debian");
-    let mut candidates = sources.iter().filter(debian);
-    candidates.clone().find(named_so).or_else(|| candidates.next()).map(|source| source.uri.clone())
+    let doubt = |source: &&Source| match source.uri.trim_end_matches('/') {
+        uri if uri.ends_with("/debian") => 0,
+        uri if uri.contains("debian") => 1,
+        _ => 2,
+    };
+    // Of equals, the first.
+    sources.iter().filter(debian).min_by_key(doubt).map(|source| source.uri.clone())
 }
 
 /// The one-line style: `deb [options] uri suite component...` (sources.list(5)).
@@ -182,8 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_mirrors_is_a_mirror() {
+        let sources = [source("mirror+file:///etc/apt/mirrors/debian.list", "bookworm", &["main"])];
+        assert_eq!(choose(&sources).as_deref(), Some("mirror+file:///etc/apt/mirrors/debian.list"));
+    }
+
+    #[test]
     fn an_ubuntu_machine_has_no_debian_mirror() {
-        let sources = [source("http://ports.invalid/ubuntu", "noble", &["main", "universe"])];
+        let sources = [
+            source("http://ports.invalid/ubuntu", "noble", &["main", "universe"]),
+            source("http://browser.invalid/linux/deb/", "stable", &["main"]),
+        ];
         assert_eq!(choose(&sources), None);
         assert!(Error::NoMirror.to_string().contains("NESTLING_LAB_MIRROR"));
     }
