@@ -1,6 +1,6 @@
 //! KVM's GICv3 and its ITS: made in the order that KVM asks for, and reset for a reboot in place.
+#![forbid(unsafe_code)]
 
-mod attributes;
 mod reset;
 
 use kvm_bindings::{
@@ -10,7 +10,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VmFd;
 
-use attributes::Attributes;
+use crate::attributes::Attributes;
 
 /// What can go wrong with the interrupt controller.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,5 @@
 //! The MMIO bus: which device answers at a guest physical address.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,5 @@
 //! How a device model raises interrupts: wired lines and message-signalled ones.
+#![forbid(unsafe_code)]
 
 use vmm_sys_util::eventfd::EventFd;
 

@@ -4,6 +4,7 @@
 //! A model knows no ioctl of KVM: it sees guest memory, an [`interrupt`] to raise and, where it needs one, a small
 //! trait to the outside ([`mapping::GuestMapper`], [`smmuv3::PhysicalSmmu`]). What the guest does wrong never
 //! becomes an `Err` or a panic.
+#![deny(unsafe_code)] // the one exception is `vfio::sys`: two ioctls and mmap
 
 pub mod bus;
 pub mod interrupt;

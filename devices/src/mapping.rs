@@ -1,4 +1,5 @@
 //! Host memory that appears in the guest's physical address space without a trap (KVM memory slots).
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Attaching page tables to a device, which is a call of its VFIO descriptor and not of iommufd.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::thread;

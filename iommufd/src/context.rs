@@ -1,4 +1,5 @@
 //! One open `/dev/iommu`: the root of all objects of one VM.
+#![forbid(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
 use std::io;

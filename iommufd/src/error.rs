@@ -1,4 +1,5 @@
 //! What can go wrong, with the errno of each call turned into what it means there.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;

@@ -3,6 +3,7 @@
 //! A read never blocks and returns 0 bytes when the queue is empty, which is not the end of the file. A record is a
 //! header of 8 bytes (flags, sequence) and the 32 bytes of an SMMU event with the virtual StreamID in place. When
 //! events were dropped for want of room, a lone header ends the queue (`drivers/iommu/iommufd/eventq.c`).
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};

@@ -1,4 +1,5 @@
 //! What the kernel tells about a device's SMMU (`IOMMU_GET_HW_INFO`).
+#![forbid(unsafe_code)]
 
 use bitflags::bitflags;
 

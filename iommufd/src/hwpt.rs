@@ -1,4 +1,5 @@
 //! Page tables of the hardware: the stage 2 of an SMMU, and a guest's stage 1 nested in it.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

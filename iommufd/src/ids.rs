@@ -1,4 +1,5 @@
 //! Object ids of one iommufd. They are only meaningful with the file descriptor that made them.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 

@@ -9,6 +9,7 @@
 //! | EIO       | index of the command it refuses       | the commands before it in its block of 63 were *not* issued |
 //! | ETIMEDOUT | index of the last command of a block  | blocks before it executed, completion of that block unknown |
 //! | others    | 0, or what went in                    | none executed |
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::ops::Range;

@@ -1,4 +1,5 @@
 //! The I/O address space: guest RAM at its guest physical addresses, pinned once for all SMMUs.
+#![forbid(unsafe_code)]
 
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;

@@ -1,4 +1,5 @@
 //! Every call to the kernel that this crate makes, as one trait.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;

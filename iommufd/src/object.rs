@@ -1,4 +1,5 @@
 //! An object of the kernel that is destroyed once: on request with an answer, else on drop with a log line.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! A device as its vIOMMU knows it: by the guest's StreamID.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

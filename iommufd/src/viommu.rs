@@ -1,4 +1,5 @@
 //! A vSMMU in the kernel: gives StreamIDs to devices, nests stage 1, takes invalidations.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

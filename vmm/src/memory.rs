@@ -1,4 +1,5 @@
 //! Guest RAM: one memfd, mapped here for the device models and handed to the kernel for KVM and the IOAS.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::AsFd;

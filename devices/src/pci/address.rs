@@ -1,4 +1,5 @@
 //! Bus, device and function numbers.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 

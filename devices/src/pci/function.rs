@@ -1,4 +1,5 @@
 //! What every PCI function offers to the bus it sits on.
+#![forbid(unsafe_code)]
 
 use super::Bdf;
 

@@ -1,4 +1,5 @@
 //! PCI Express: addresses, functions, and the hierarchy that ECAM reaches.
+#![forbid(unsafe_code)]
 
 mod address;
 pub mod bar;

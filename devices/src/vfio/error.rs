@@ -1,4 +1,5 @@
 //! What keeps a device from being passed through, with what to do about it.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //! It keeps the object lifetimes of iommufd (EBUSY while used, smallest free id first), the checks of
 //! `arm-smmu-v3-iommufd.c` on stream table entries, commands and attaches, and the meaning of `entry_num`. It records
 //! what was called and what the hardware would have executed; tests can make calls fail and raise events.
+#![forbid(unsafe_code)]
 
 mod check;
 mod device;

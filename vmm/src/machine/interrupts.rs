@@ -1,4 +1,5 @@
 //! KVM's interrupt controller behind the device models' traits.
+#![forbid(unsafe_code)]
 
 use nestling_arch::interrupt::routes::MsiRoutes;
 use nestling_arch::interrupt::{MsiSender, SpiLine};

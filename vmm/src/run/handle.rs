@@ -1,4 +1,5 @@
 //! The handle: how signals, other threads and vCPUs talk to the control loop.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,4 +1,5 @@
 //! vCPU threads: KVM_RUN, MMIO to the bus, PSCI's system events to the control loop.
+#![forbid(unsafe_code)]
 
 use std::fmt::Display;
 use std::io;

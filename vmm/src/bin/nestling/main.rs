@@ -1,5 +1,6 @@
 //! The `nestling` command: reads options, prints, and owns what belongs to a process (terminal, signals, log, exit
 //! status). Everything else is in the library.
+#![forbid(unsafe_code)]
 
 mod args;
 mod failure;

@@ -4,27 +4,27 @@
 use kvm_bindings::kvm_device_attr;
 use kvm_ioctls::DeviceFd;
 
-use super::GicError;
+use crate::gic::GicError;
 
 /// A KVM device that is configured by attributes.
 #[derive(Debug)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     fd: DeviceFd,
     device: &'static str,
 }
 
 impl Attributes {
-    pub(super) fn new(fd: DeviceFd, device: &'static str) -> Self {
+    pub(crate) fn new(fd: DeviceFd, device: &'static str) -> Self {
         Self { fd, device }
     }
 
     /// An attribute without a value.
-    pub(super) fn command(&self, group: u32, attr: u32, step: &'static str) -> Result<(), GicError> {
+    pub(crate) fn command(&self, group: u32, attr: u32, step: &'static str) -> Result<(), GicError> {
         self.set(kvm_device_attr { group, attr: attr.into(), ..Default::default() }, step)
     }
 
     /// An attribute of 4 bytes.
-    pub(super) fn set_u32(
+    pub(crate) fn set_u32(
         &self,
         group: u32,
         attr: impl Into<u64>,
@@ -35,7 +35,7 @@ impl Attributes {
     }
 
     /// An attribute of 8 bytes.
-    pub(super) fn set_u64(
+    pub(crate) fn set_u64(
         &self,
         group: u32,
         attr: impl Into<u64>,
@@ -46,7 +46,7 @@ impl Attributes {
     }
 
     /// Reads an attribute of at most 8 bytes; a shorter one is in the low bits.
-    pub(super) fn get(&self, group: u32, attr: u64, step: &'static str) -> Result<u64, GicError> {
+    pub(crate) fn get(&self, group: u32, attr: u64, step: &'static str) -> Result<u64, GicError> {
         let mut value = 0u64;
         let mut request = kvm_device_attr { group, attr, addr: &raw mut value as u64, flags: 0 };
         // SAFETY: `addr` points to 8 writable bytes that outlive the call, and none of the attributes of a GICv3 or
