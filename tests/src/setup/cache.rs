@@ -62,7 +62,10 @@ impl Cache {
         };
         write(&file).map_err(io("write", &path))?;
         let work = work.join(kind);
-        remove(&work)?;
+        if work.exists() {
+            progress.say(&format!("removing what an interrupted run left of {kind}"));
+            remove(&work)?;
+        }
         fs::create_dir(&work).map_err(io("create", &work))?;
         Ok(Lock { work, _file: file })
     }
