@@ -67,6 +67,13 @@ impl MmioBus {
         self.entries.write().unwrap_or_else(|e| e.into_inner()).remove(&start).is_some()
     }
 
+    /// Takes every device off the bus, and with them what they own.
+    pub fn clear(&self) {
+        // Dropped outside the lock: a device may take its own entries off the bus when it goes.
+        let entries = std::mem::take(&mut *self.entries.write().unwrap_or_else(|e| e.into_inner()));
+        drop(entries);
+    }
+
     fn find(&self, address: u64, length: usize) -> Option<(u64, Arc<dyn MmioDevice>)> {
         let entries = self.entries.read().unwrap_or_else(|e| e.into_inner());
         let (&start, entry) = entries.range(..=address).next_back()?;
@@ -139,6 +146,16 @@ mod tests {
         assert_eq!(data, [0xff; 4]);
         assert!(!bus.write(0x2000, &[0]));
         assert!(!bus.read(u64::MAX, &mut data));
+    }
+
+    #[test]
+    fn a_cleared_bus_holds_no_device() {
+        let bus = MmioBus::new();
+        let scratch = Arc::new(Scratch::default());
+        bus.insert(0x1000..0x2000, scratch.clone()).unwrap();
+        bus.clear();
+        assert_eq!(Arc::strong_count(&scratch), 1);
+        assert!(!bus.write(0x1000, &[0]));
     }
 
     #[test]

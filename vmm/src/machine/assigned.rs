@@ -9,7 +9,7 @@ use nestling_devices::bus::MmioBus;
 use nestling_devices::interrupt::MsiRouter;
 use nestling_devices::pci::{Bdf, PciFunction};
 use nestling_devices::smmuv3::capabilities::{Wishes, negotiate};
-use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, Smmuv3};
+use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3};
 use nestling_devices::vfio::{BarAddress, VfioCdev, VfioFunction, VfioFunctionConfig, VfioHost};
 use nestling_iommufd::{Ioas, Iommufd};
 
@@ -33,8 +33,9 @@ pub struct Assigned {
 
 struct Vsmmu {
     plan: Expander,
-    model: Arc<Smmuv3>,
     host: Arc<IommufdSmmu>,
+    /// What the guest sees; it comes last.
+    model: Option<Arc<Smmuv3>>,
 }
 
 impl Assigned {
@@ -44,13 +45,12 @@ impl Assigned {
         if plan.expanders.is_empty() {
             return Ok(assigned);
         }
-        let built = assigned.build(plan, ram, platform, bus);
-        match built {
+        match assigned.build(plan, ram, platform, bus) {
             Ok(()) => Ok(assigned),
             Err(error) => {
-                if let Err(left) = assigned.shutdown() {
-                    log::warn!("{left}");
-                }
+                // Its vSMMUs and BARs are on the bus; nothing may hold a device when it is given back.
+                bus.clear();
+                assigned.give_up();
                 Err(error)
             }
         }
@@ -62,25 +62,23 @@ impl Assigned {
         let window = ram.window();
         ioas.map_file(ram.file(), 0, window.size, window.base)?;
         self.ioas = Some(ioas.clone());
-        let vfio = VfioHost::new(&iommufd).map_err(|e| device_error("of the plan", e))?;
+        let vfio = VfioHost::new(&iommufd).map_err(Error::Vfio)?;
         let routes = platform.routes();
         for expander in &plan.expanders {
             let devices = self.bind(&vfio, expander)?;
             let Some((first, _)) = devices.first() else { continue };
-            let smmu = |source: Box<dyn std::error::Error + Send + Sync>| Error::Smmu {
-                name: expander.name.clone(),
-                host: expander.smmu.host.clone(),
-                source,
-            };
-            let host = IommufdSmmu::new(&iommufd, &ioas, &**first).map_err(|e| smmu(e.into()))?;
+            let host = IommufdSmmu::new(&iommufd, &ioas, &**first).map_err(|e| smmu_error(expander, e))?;
+            self.smmus.push(Vsmmu { plan: expander.clone(), host: host.clone(), model: None });
             for (cdev, function) in &devices {
                 host.add_stream(function.stream_id as u32, cdev.clone())
                     .map_err(|e| device_error(&function.host, e))?;
             }
-            let model = vsmmu(expander, host.clone(), ram, platform).map_err(smmu)?;
+            let model = vsmmu(expander, host, ram, platform)?;
             let window = expander.smmu.window;
             bus.insert(window.base..window.end(), model.clone())?;
-            self.smmus.push(Vsmmu { plan: expander.clone(), model, host });
+            if let Some(smmu) = self.smmus.last_mut() {
+                smmu.model = Some(model);
+            }
             for (cdev, function) in devices {
                 self.add_function(cdev, &function, platform, bus, &routes)?;
             }
@@ -139,8 +137,8 @@ impl Assigned {
             };
             control.watch(function.error_event().as_raw_fd(), Box::new(error));
         }
-        for smmu in &self.smmus {
-            let model = smmu.model.clone();
+        for model in self.models() {
+            let model = model.clone();
             if let Some(fd) = model.event_fd() {
                 control.watch(fd, Box::new(move || model.events_ready()));
             }
@@ -149,7 +147,7 @@ impl Assigned {
 
     /// Every vSMMU as at power-on. The devices are reset before.
     pub fn reset_smmus(&self) {
-        self.smmus.iter().for_each(|smmu| smmu.model.reset());
+        self.models().for_each(|model| model.reset());
     }
 
     /// Counters of the vSMMUs, in the order of the Plan.
@@ -157,35 +155,47 @@ impl Assigned {
         self.smmus.iter().map(Vsmmu::stats).collect()
     }
 
-    /// Gives everything back: functions fall silent, then vSMMUs from the event queue down to stage 2, then the
-    /// devices are closed, then the IOAS. The control loop, which polls the event queues, is gone before. Goes on after
-    /// a failure and returns the first.
+    /// Gives everything back: functions fall silent, vSMMUs go from the event queue down to stage 2, the devices are
+    /// closed, and last the IOAS is destroyed. The control loop, which polls the event queues, and the bus are gone
+    /// before. Goes on after a failure and returns the first.
     pub fn shutdown(self) -> Result<(), Error> {
+        let Self { smmus, functions, cdevs, ioas } = self;
         let mut result = Ok(());
-        let mut keep = |next: Result<(), Error>| {
-            if result.is_ok() {
-                result = next;
-            }
+        let mut keep = |next: Result<(), Error>| match next {
+            Err(error) if result.is_err() => log::warn!("{error}"),
+            Err(error) => result = Err(error),
+            Ok(()) => {}
         };
-        self.functions.values().for_each(|function| function.shutdown());
-        for Vsmmu { plan, model, host } in self.smmus {
-            drop(model);
-            let smmu = |e: nestling_devices::smmuv3::IommufdError| Error::Smmu {
-                name: plan.name.clone(),
-                host: plan.smmu.host.clone(),
-                source: e.into(),
-            };
-            keep(host.teardown().map_err(smmu));
+        functions.values().for_each(|function| function.shutdown());
+        for Vsmmu { plan, host, .. } in smmus {
+            keep(host.teardown().map_err(|e| smmu_error(&plan, e)));
         }
-        drop(self.cdevs);
-        drop(self.ioas);
+        drop(functions);
+        for cdev in cdevs {
+            // Closing a device needs its last owner.
+            keep(Arc::into_inner(cdev).map(drop).ok_or(Error::DeviceStaysOpen));
+        }
+        if let Some(ioas) = ioas {
+            keep(ioas.destroy().map_err(Error::Iommufd));
+        }
         result
+    }
+
+    /// [`Self::shutdown`] where another failure is what the user hears of.
+    pub fn give_up(self) {
+        if let Err(left) = self.shutdown() {
+            log::warn!("{left}");
+        }
+    }
+
+    fn models(&self) -> impl Iterator<Item = &Arc<Smmuv3>> {
+        self.smmus.iter().filter_map(|smmu| smmu.model.as_ref())
     }
 }
 
 impl Vsmmu {
     fn stats(&self) -> VsmmuStats {
-        let stats = self.model.stats();
+        let stats = self.model.as_ref().map(|model| model.stats()).unwrap_or_default();
         let functions = self.plan.ports.iter().filter_map(|port| port.function.as_ref());
         VsmmuStats {
             name: self.plan.name.clone(),
@@ -204,9 +214,8 @@ fn vsmmu(
     host: Arc<IommufdSmmu>,
     ram: &GuestRam,
     platform: &Platform,
-) -> Result<Arc<Smmuv3>, Box<dyn std::error::Error + Send + Sync>> {
-    use nestling_devices::smmuv3::PhysicalSmmu;
-    let negotiation = negotiate(&Wishes::default(), &host.capabilities())?;
+) -> Result<Arc<Smmuv3>, Error> {
+    let negotiation = negotiate(&Wishes::default(), &host.capabilities()).map_err(|e| smmu_error(expander, e))?;
     for row in &negotiation.rows {
         log::info!("{}: {row}", expander.name);
     }
@@ -222,4 +231,8 @@ fn vsmmu(
 
 fn device_error(host: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Device { host: host.to_owned(), source: Box::new(source) }
+}
+
+fn smmu_error(expander: &Expander, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Smmu { name: expander.name.clone(), host: expander.smmu.host.clone(), source: Box::new(source) }
 }

@@ -52,6 +52,12 @@ pub enum Error {
     /// iommufd.
     #[error(transparent)]
     Iommufd(#[from] nestling_iommufd::Error),
+    /// VFIO on the iommufd.
+    #[error("vfio devices cannot share this machine's iommufd")]
+    Vfio(#[source] nestling_devices::vfio::Error),
+    /// A device is still in use where it should be closed; the end of the process closes it.
+    #[error("an assigned device stays open until nestling ends")]
+    DeviceStaysOpen,
     /// A vSMMU.
     #[error("{name}, which is host smmu {host}")]
     Smmu {

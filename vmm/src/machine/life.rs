@@ -23,8 +23,11 @@ use crate::memory::GuestRam;
 use crate::plan::Plan;
 use crate::plan::spec::Window;
 use crate::run::console::{Console, Input};
-use crate::run::{ControlLoop, Handle, Outcome, Vcpus};
+use crate::run::{ControlLoop, Handle, Outcome, Output, Vcpus};
 use crate::stats::Stats;
+
+/// How long the end of a machine waits for a console that is slow to read its last words.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// A virtual machine.
 pub struct Machine {
@@ -36,6 +39,7 @@ pub struct Machine {
     bus: Arc<MmioBus>,
     segment: Arc<Segment>,
     serial: Arc<Serial>,
+    output: Output,
     rtc: Arc<Rtc>,
     power: Arc<Power>,
     assigned: Assigned,
@@ -53,7 +57,8 @@ impl Machine {
         let (platform, vcpus) = Platform::new(&plan, &ram)?;
         let bus = Arc::new(MmioBus::new());
 
-        let serial = Arc::new(Serial::new(console.output, platform.line(plan.serial.gsiv)?));
+        let (output, sender) = Output::new(console.output).map_err(|e| Error::Host("console thread", e))?;
+        let serial = Arc::new(Serial::new(Box::new(sender), platform.line(plan.serial.gsiv)?));
         let rtc = Arc::new(Rtc::new(platform.line(plan.rtc.gsiv)?));
         let power = Arc::new(Power::new(platform.line(plan.ged.gsiv)?));
         bus.insert(range(plan.serial.window), serial.clone())?;
@@ -68,13 +73,23 @@ impl Machine {
         rtc.on_alarm_change(move || handle.wake());
         attach_console(&mut control, &serial, console.input, console.escape)?;
 
+        // All that can fail without touching a device comes first.
+        let entry = files.load(&plan, &ram, platform.has_pmu())?;
+        platform.enter(&vcpus, &entry)?;
         let assigned = Assigned::new(&plan.pci, &ram, &platform, &bus)?;
-        let segment = pci::build(&plan.pci, &bus, &platform.messages(), |host| assigned.function(host))?;
+        let segment = match pci::build(&plan.pci, &bus, &platform.messages(), |host| assigned.function(host)) {
+            Ok(segment) => segment,
+            Err(error) => {
+                bus.clear();
+                assigned.give_up();
+                return Err(error);
+            }
+        };
         assigned.watch(&mut control);
 
         let exits = Arc::default();
         let (resets, running) = (0, Duration::ZERO);
-        let machine = Self {
+        Ok(Self {
             plan,
             files,
             ram,
@@ -83,6 +98,7 @@ impl Machine {
             bus,
             segment,
             serial,
+            output,
             rtc,
             power,
             assigned,
@@ -90,9 +106,7 @@ impl Machine {
             exits,
             resets,
             running,
-        };
-        machine.load()?;
-        Ok(machine)
+        })
     }
 
     /// The handle for other threads.
@@ -107,6 +121,8 @@ impl Machine {
             let vcpus = Vcpus::start(std::mem::take(&mut self.vcpus), &self.bus, &self.control.handle(), &self.exits)?;
             let outcome = self.control.run();
             self.vcpus = vcpus.stop()?;
+            // What else the guest asked for on its way out concerns a machine that is no more.
+            self.control.forget_guest()?;
             self.running += started.elapsed();
             match outcome? {
                 Outcome::Reset if on_reset == OnReset::Reboot => self.reset()?,
@@ -127,9 +143,11 @@ impl Machine {
 
     /// Gives everything back to the host, in order; tells the first failure.
     pub fn shutdown(self) -> Result<(), Error> {
-        // Nothing of the guest runs any more; then no function raises interrupts or does DMA; then the rest.
+        // No vCPU runs, nobody polls the event queues, and nobody but `assigned` holds a device.
+        self.output.finish(LAST_OUTPUT);
         drop(self.control);
         drop(self.segment);
+        self.bus.clear();
         self.assigned.shutdown()
     }
 

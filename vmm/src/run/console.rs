@@ -7,6 +7,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const CTRL_A: u8 = 1;
+/// What somebody may type ahead of a guest that does not read; more is dropped, as a terminal does it.
+const TYPE_AHEAD: usize = 4096;
 
 /// Where the guest's console is on the host.
 pub struct Console {
@@ -89,7 +91,15 @@ impl Input {
             Ok(length) => {
                 let typed = self.escape.filter(&buffer[..length]);
                 self.waiting.extend(typed.bytes);
-                if typed.quit { State::Quit } else { self.deliver() }
+                match (typed.quit, self.deliver()) {
+                    (true, _) => State::Quit,
+                    // Who can type the escape is listened to even if the guest is not.
+                    (false, State::Full) if self.escape.enabled => {
+                        self.waiting.truncate(TYPE_AHEAD);
+                        State::Open
+                    }
+                    (false, state) => state,
+                }
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => State::Open,
             Err(_) => State::Ended,
@@ -141,6 +151,19 @@ mod tests {
     fn without_escape_every_byte_is_the_guests() {
         let typed = Escape::default().filter(b"\x01x");
         assert_eq!(typed, Typed { bytes: b"\x01x".to_vec(), quit: false });
+    }
+
+    #[test]
+    fn the_escape_works_when_the_guest_does_not_read() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut input = Input::new(reader.into(), true, Box::new(|_| 0));
+        for _ in 0..TYPE_AHEAD {
+            writer.write_all(b"hello?").unwrap();
+            assert_eq!(input.read(), State::Open);
+        }
+        assert_eq!(input.waiting.len(), TYPE_AHEAD);
+        writer.write_all(b"\x01x").unwrap();
+        assert_eq!(input.read(), State::Quit);
     }
 
     #[test]

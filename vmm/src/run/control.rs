@@ -63,15 +63,24 @@ impl ControlLoop {
         self.manager.add_subscriber(Box::new(Console { input, space, handle: self.handle.clone() }));
     }
 
+    /// Forgets what a guest that is stopped has asked for besides; what somebody outside wants still counts.
+    pub fn forget_guest(&mut self) -> Result<(), Error> {
+        self.handle.wake();
+        self.manager.run_with_timeout(0).map_err(Error::Loop)?;
+        let mut outcome = lock(&self.outcome);
+        *outcome = outcome.take().filter(|outcome| *outcome == Outcome::Quit);
+        Ok(())
+    }
+
     /// Serves until the machine has to stop.
     pub fn run(&mut self) -> Result<Outcome, Error> {
         loop {
-            let timeout =
-                (self.clock)().map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as i32);
-            self.manager.run_with_timeout(timeout).map_err(Error::Loop)?;
             if let Some(outcome) = lock(&self.outcome).take() {
                 return Ok(outcome);
             }
+            let timeout =
+                (self.clock)().map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as i32);
+            self.manager.run_with_timeout(timeout).map_err(Error::Loop)?;
         }
     }
 }
@@ -102,9 +111,12 @@ impl MutEventSubscriber for Requests {
         let _ = self.mailbox.wake.read();
         for request in self.mailbox.requests.try_iter() {
             match request {
-                // The first reason counts: a guest that switches off while somebody quits has switched off.
                 Request::Stop(outcome) => {
-                    lock(&self.outcome).get_or_insert(outcome);
+                    let mut first = lock(&self.outcome);
+                    // The first reason counts, but a reset does not keep the machine from ending.
+                    if matches!(*first, None | Some(Outcome::Reset)) {
+                        *first = Some(outcome);
+                    }
                 }
                 Request::PowerButton => (self.power_button)(),
             }
@@ -174,6 +186,28 @@ mod tests {
         control.handle().send(Request::Stop(Outcome::PowerOff));
         control.handle().quit();
         assert_eq!(control.run().unwrap(), Outcome::PowerOff);
+    }
+
+    #[test]
+    fn who_quits_is_not_overruled_by_a_reset() {
+        let mut control = control();
+        control.handle().send(Request::Stop(Outcome::Reset));
+        control.handle().quit();
+        assert_eq!(control.run().unwrap(), Outcome::Quit);
+    }
+
+    #[test]
+    fn a_second_reset_of_the_same_guest_is_forgotten_and_a_quit_is_not() {
+        let mut control = control();
+        control.handle().send(Request::Stop(Outcome::Reset));
+        assert_eq!(control.run().unwrap(), Outcome::Reset);
+        control.handle().send(Request::Stop(Outcome::Reset));
+        control.forget_guest().unwrap();
+        control.handle().send(Request::Stop(Outcome::PowerOff));
+        assert_eq!(control.run().unwrap(), Outcome::PowerOff);
+        control.handle().quit();
+        control.forget_guest().unwrap();
+        assert_eq!(control.run().unwrap(), Outcome::Quit);
     }
 
     #[test]

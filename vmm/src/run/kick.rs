@@ -37,23 +37,42 @@ fn kick_set() -> libc::sigset_t {
     }
 }
 
-/// Prepares the calling thread, which is to run `vcpu`, for kicks.
-pub(super) fn accept(vcpu: &VcpuFd) -> io::Result<()> {
-    let kick = kick_set();
-    let mut blocked = kick_set();
-    // SAFETY: both pointers name valid sets that live across the calls.
-    unsafe {
-        let error = libc::pthread_sigmask(libc::SIG_BLOCK, &kick, std::ptr::null_mut());
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
+/// Blocks the kick in the calling thread until it is dropped. Threads that start meanwhile are born with it blocked: a
+/// kick that comes before they are ready stays pending instead of ending the process.
+pub(super) struct Blocked {
+    before: libc::sigset_t,
+}
+
+impl Blocked {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut before = kick_set();
+        // SAFETY: both pointers name valid sets that live across the call.
+        match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &kick_set(), &mut before) } {
+            0 => Ok(Self { before }),
+            error => Err(io::Error::from_raw_os_error(error)),
         }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: `before` was filled in by the same call; it cannot fail with a valid `how`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
+/// Prepares the calling thread, which is to run `vcpu` and was born under [`Blocked`], for kicks.
+pub(super) fn accept(vcpu: &VcpuFd) -> io::Result<()> {
+    let mut blocked = kick_set();
+    // SAFETY: the pointer names a valid set that lives across the call.
+    unsafe {
         let error = libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut blocked);
         if error != 0 {
             return Err(io::Error::from_raw_os_error(error));
         }
     }
     let set = (1..=64)
-        .filter(|&signal| signal != kick_signal())
+        .filter(|&signal| signal != kick_signal()) // the one that KVM_RUN lets in
         // SAFETY: `blocked` is initialised and the signal number is in range; libc refuses its own internal ones.
         .filter(|&signal| unsafe { libc::sigismember(&blocked, signal) } == 1)
         .fold(0, |set, signal| set | 1u64 << (signal - 1));
@@ -82,6 +101,20 @@ pub(super) fn send<T>(thread: &JoinHandle<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_early_kick_stays_pending_until_it_is_cleared() {
+        let blocked = Blocked::new().unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            wait.recv().unwrap();
+            clear();
+        });
+        drop(blocked);
+        send(&thread);
+        go.send(()).unwrap();
+        thread.join().unwrap();
+    }
 
     #[test]
     fn the_kernel_reads_the_set_right_behind_the_length() {

@@ -4,13 +4,15 @@ pub mod console;
 mod control;
 mod handle;
 #[allow(unsafe_code)] // signal sets and the ioctl that takes one
-#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))] // only tested there
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))] // vCPUs run there only; the signals are tested everywhere
 mod kick;
+mod output;
 #[cfg(target_arch = "aarch64")]
 mod vcpus;
 
 pub use control::{ControlLoop, Error as ControlError};
 pub use handle::{Handle, Request};
+pub use output::{Output, Sender};
 #[cfg(target_arch = "aarch64")]
 pub use vcpus::{Error as VcpuError, Vcpus};
 

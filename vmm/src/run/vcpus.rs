@@ -28,6 +28,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kick signal cannot be blocked.
+    #[error("signal mask of the vcpu threads")]
+    Signals(#[source] io::Error),
     /// A vCPU thread panicked, which is an error of this program.
     #[error("thread of vcpu {0} ended without giving its vcpu back")]
     Lost(usize),
@@ -48,6 +51,7 @@ impl Vcpus {
         exits: &Arc<AtomicU64>,
     ) -> Result<Self, Error> {
         let stop = Arc::new(AtomicBool::new(false));
+        let _blocked = kick::Blocked::new().map_err(Error::Signals)?;
         let mut started = Self { threads: Vec::with_capacity(vcpus.len()), stop: stop.clone() };
         for (index, vcpu) in vcpus.into_iter().enumerate() {
             let worker = Worker {
@@ -75,11 +79,20 @@ impl Vcpus {
     pub fn stop(self) -> Result<Vec<VcpuFd>, Error> {
         self.stop.store(true, Ordering::SeqCst);
         self.threads.iter().for_each(kick::send);
-        self.threads
-            .into_iter()
-            .enumerate()
-            .map(|(index, thread)| thread.join().map_err(|_| Error::Lost(index)))
-            .collect()
+        // All of them are joined, also behind one that panicked: nothing may run on while the machine is torn down.
+        let joined: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        joined.into_iter().enumerate().map(|(index, vcpu)| vcpu.map_err(|_| Error::Lost(index))).collect()
+    }
+}
+
+/// Ends the machine if this thread panics: nobody else would notice that a vCPU is gone.
+struct Alarm(Handle);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.send(Request::Stop(Outcome::Failed));
+        }
     }
 }
 
@@ -96,6 +109,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) -> VcpuFd {
+        let _alarm = Alarm(self.control.clone());
         if let Err(error) = kick::accept(&self.vcpu) {
             log::error!("vcpu {}: signal mask: {error}", self.index);
             self.control.send(Request::Stop(Outcome::Failed));

@@ -7,14 +7,24 @@ use nestling::run::Handle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Forwards the signals that ask a program to end to `machine`.
-pub fn forward(machine: Handle) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            log::info!("signal {signal}: the machine ends");
-            machine.quit();
-        }
-    })?;
-    Ok(())
+/// The signals that ask a program to end. As long as this exists they wait instead of killing the process.
+pub struct EndSignals(Signals);
+
+impl EndSignals {
+    /// From now on they wait.
+    pub fn catch() -> io::Result<Self> {
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
+    }
+
+    /// Each of them, those that waited first, ends `machine`.
+    pub fn forward(mut self, machine: Handle) -> io::Result<()> {
+        let forward = move || {
+            for signal in self.0.forever() {
+                log::info!("signal {signal}: the machine ends");
+                machine.quit();
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(forward)?;
+        Ok(())
+    }
 }
