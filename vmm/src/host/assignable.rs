@@ -19,7 +19,7 @@ pub struct Assignable<'a> {
 /// Finds the device and checks everything that sysfs tells about it.
 pub fn assignable(inventory: &Inventory, address: HostAddress) -> Result<Assignable<'_>, Error> {
     let device = inventory.device(address).ok_or(Error::NoDevice(address))?;
-    if device.is_bridge() {
+    if device.bridge {
         return Err(Error::Bridge(address));
     }
     let smmu = device.iommu.as_deref().ok_or(Error::NoIommu(address))?;
@@ -37,6 +37,7 @@ pub fn assignable(inventory: &Inventory, address: HostAddress) -> Result<Assigna
         (None, Some(driver)) => return Err(Error::OtherDriver { address, driver: driver.clone() }),
     };
     alone_in_its_group(inventory, device)?;
+    no_vf_token(inventory, device)?;
     match cdev.access {
         Access::Ok => Ok(Assignable { device, smmu, cdev: &cdev.path }),
         Access::Denied => Err(Error::CdevDenied { address, path: cdev.path.clone() }),
@@ -51,18 +52,31 @@ pub fn assignable(inventory: &Inventory, address: HostAddress) -> Result<Assigna
 /// which a stage-1 domain refuses for those without a vDEVICE (`arm_smmu_attach_prepare_vmaster`), and where all of them
 /// have one, the stage 1 that is installed last is everybody's.
 fn alone_in_its_group(inventory: &Inventory, device: &HostDevice) -> Result<(), Error> {
-    let Some(group) = device.iommu_group.and_then(|number| inventory.group(number)) else { return Ok(()) };
+    let Some(group) = inventory.group_of(device) else { return Ok(()) };
     let (address, number) = (device.address, group.number);
     let others = || group.members.iter().copied().filter(|&member| member != address);
     let in_use = others().find_map(|other| {
-        let neighbour =
-            inventory.device(other).filter(|neighbour| neighbour.cdev.is_none() && !neighbour.is_bridge())?;
+        let neighbour = inventory.device(other).filter(|neighbour| neighbour.cdev.is_none() && !neighbour.bridge)?;
         Some((other, neighbour.driver.clone()?))
     });
     match (in_use, others().next()) {
         (Some((other, driver)), _) => Err(Error::GroupInUse { address, group: number, other, driver }),
         (None, Some(other)) => Err(Error::SharedGroup { address, group: number, other }),
         (None, None) => Ok(()),
+    }
+}
+
+/// A virtual function whose physical function has a VFIO driver cannot be opened without that one's VF token
+/// (`vfio_pci_core_match_token_uuid`).
+fn no_vf_token(inventory: &Inventory, device: &HostDevice) -> Result<(), Error> {
+    let physical = device.physical_function.and_then(|physical| inventory.device(physical));
+    match physical.filter(|physical| physical.cdev.is_some()) {
+        Some(physical) => Err(Error::VfToken {
+            address: device.address,
+            physical: physical.address,
+            driver: physical.driver.clone().unwrap_or_default(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -132,7 +146,33 @@ mod tests {
 
     #[test]
     fn a_bridge_is_refused() {
-        assert!(refusal(|device| device.class = 0x060400).contains("is a bridge"));
+        assert!(refusal(|device| (device.class, device.header) = (0x060400, Some(1))).contains("is a bridge"));
+    }
+
+    #[test]
+    fn a_function_with_a_class_of_bridges_and_the_header_of_a_device_is_assignable() {
+        let host = Fixture::new();
+        host.device(Pci { class: 0x068000, ..GRACE_NVME });
+        let inventory = Inventory::read(host.root(), None).unwrap();
+        assert!(assignable(&inventory, GRACE_NVME.address.parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_virtual_function_is_assignable_while_its_physical_function_is_the_hosts() {
+        let with = |physical: Pci| {
+            let host = Fixture::new();
+            host.device(Pci { group: 3, address: "0000:10:00.0", ..physical });
+            host.device(Pci { physical_function: Some("0000:10:00.0"), ..GRACE_NVME });
+            let inventory = Inventory::read(host.root(), None).unwrap();
+            assignable(&inventory, GRACE_NVME.address.parse().unwrap()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(with(Pci { driver: Some("nvme"), vfio: None, ..GRACE_NVME }), Ok(()));
+        assert_eq!(
+            with(Pci { vfio: Some("vfio1"), ..GRACE_NVME }).unwrap_err(),
+            "0000:11:00.0 is a virtual function of 0000:10:00.0, which is bound to 'vfio-pci': VFIO asks for a VF token \
+             then, and nestling has none; let the host's own driver of 0000:10:00.0 make the virtual functions, or \
+             assign 0000:10:00.0 itself"
+        );
     }
 
     #[test]
@@ -168,7 +208,7 @@ mod tests {
         );
         for neighbour in [
             Pci { driver: None, ..neighbour },
-            Pci { driver: Some("pcieport"), class: 0x060400, ..neighbour },
+            Pci { driver: Some("pcieport"), class: 0x060400, header: Some(1), ..neighbour },
             Pci { vfio: Some("vfio1"), ..neighbour },
         ] {
             let refused = refusal(neighbour);

@@ -80,6 +80,20 @@ pub enum Error {
         /// Its character device.
         path: PathBuf,
     },
+    /// The device's physical function has a VFIO driver.
+    #[error(
+        "{address} is a virtual function of {physical}, which is bound to '{driver}': VFIO asks for a VF token then, and \
+         nestling has none; let the host's own driver of {physical} make the virtual functions, or assign {physical} \
+         itself"
+    )]
+    VfToken {
+        /// The device.
+        address: HostAddress,
+        /// Its physical function.
+        physical: HostAddress,
+        /// The driver of that one.
+        driver: String,
+    },
     /// The host uses another device of the same IOMMU group.
     #[error(
         "{address} shares IOMMU group {group} with {other}, which is bound to '{driver}'; \

@@ -9,11 +9,7 @@ impl KvmLimits {
         let kvm = kvm_ioctls::Kvm::new().ok()?;
         Some(Self {
             max_cpus: u16::try_from(kvm.get_max_vcpus()).unwrap_or(u16::MAX),
-            // 40 bits are what a kernel without the capability has.
-            ipa_bits: match kvm.get_host_ipa_limit() {
-                bits @ 1..=52 => bits as u8,
-                _ => 40,
-            },
+            ipa_bits: nestling_arch::vm::ipa_limit(&kvm),
         })
     }
 

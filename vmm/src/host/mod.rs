@@ -12,6 +12,7 @@ pub(crate) mod testing;
 
 use std::path::Path;
 
+use crate::config::HostAddress;
 pub use assignable::{Assignable, assignable};
 pub use error::Error;
 pub use spec::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits};
@@ -32,5 +33,27 @@ impl Inventory {
             groups: sysfs::groups(root, &devices),
             devices,
         })
+    }
+
+    /// The device at `address`.
+    pub fn device(&self, address: HostAddress) -> Option<&HostDevice> {
+        self.devices.iter().find(|device| device.address == address)
+    }
+
+    /// The IOMMU group with this number.
+    pub fn group(&self, number: u32) -> Option<&IommuGroup> {
+        self.groups.iter().find(|group| group.number == number)
+    }
+
+    /// The IOMMU group of `device`.
+    pub fn group_of(&self, device: &HostDevice) -> Option<&IommuGroup> {
+        self.group(device.iommu_group?)
+    }
+}
+
+impl HostDevice {
+    /// Vendor and device ID as `VVVV:DDDD`.
+    pub fn id(&self) -> String {
+        format!("{:04x}:{:04x}", self.vendor, self.device)
     }
 }

@@ -29,18 +29,6 @@ pub struct Inventory {
     pub groups: Vec<IommuGroup>,
 }
 
-impl Inventory {
-    /// The device at `address`.
-    pub fn device(&self, address: HostAddress) -> Option<&HostDevice> {
-        self.devices.iter().find(|device| device.address == address)
-    }
-
-    /// The IOMMU group with this number.
-    pub fn group(&self, number: u32) -> Option<&IommuGroup> {
-        self.groups.iter().find(|group| group.number == number)
-    }
-}
-
 /// Host memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -100,6 +88,9 @@ pub struct HostDevice {
     pub device: u16,
     /// Class code: base class, subclass, programming interface.
     pub class: u32,
+    /// Whether it has the configuration header of a bridge (type 1 or 2).
+    #[serde(default)]
+    pub bridge: bool,
     /// The driver it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
@@ -121,18 +112,6 @@ pub struct HostDevice {
     /// For an SR-IOV virtual function: its physical function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub physical_function: Option<HostAddress>,
-}
-
-impl HostDevice {
-    /// Vendor and device ID as `VVVV:DDDD`.
-    pub fn id(&self) -> String {
-        format!("{:04x}:{:04x}", self.vendor, self.device)
-    }
-
-    /// Whether it is a bridge (base class 06h): it shares groups with what is behind it, but does no DMA of its own.
-    pub const fn is_bridge(&self) -> bool {
-        self.class >> 16 == 0x06
-    }
 }
 
 /// A VFIO character device.

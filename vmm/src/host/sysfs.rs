@@ -2,7 +2,8 @@
 //! sysfs-kernel-iommu_groups of the kernel).
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::process;
@@ -13,6 +14,11 @@ use crate::config::HostAddress;
 const IORESOURCE_MEM: u64 = 0x200;
 const IORESOURCE_PREFETCH: u64 = 0x2000;
 const IORESOURCE_MEM_64: u64 = 0x10_0000;
+
+/// Offset of the header type in configuration space, and its bit for a device of more than one function (PCIe 6.0,
+/// 7.5.1.1.9).
+const HEADER_TYPE: usize = 0x0e;
+const MULTI_FUNCTION: u8 = 0x80;
 
 /// A PCI function has at most this many BARs.
 const BARS: usize = 6;
@@ -30,11 +36,13 @@ fn device(root: &Path, folder: &Path, address: HostAddress) -> Option<HostDevice
     let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
     let hex = |name: &str| u32::from_str_radix(text(name)?.trim().trim_start_matches("0x"), 16).ok();
     let link = |name: &str| Some(fs::read_link(folder.join(name)).ok()?.file_name()?.to_str()?.to_owned());
+    let class = hex("class")?;
     Some(HostDevice {
         address,
         vendor: hex("vendor")? as u16,
         device: hex("device")? as u16,
-        class: hex("class")?,
+        class,
+        bridge: is_bridge(class, header_type(&folder.join("config"))),
         driver: link("driver"),
         iommu: link("iommu"),
         iommu_group: link("iommu_group").and_then(|name| name.parse().ok()),
@@ -47,6 +55,23 @@ fn device(root: &Path, folder: &Path, address: HostAddress) -> Option<HostDevice
         numa_node: text("numa_node").and_then(|node| node.trim().parse().ok()),
         physical_function: link("physfn").and_then(|name| name.parse().ok()),
     })
+}
+
+/// The header type of a function; none where it does not answer, which reads as all ones.
+fn header_type(config: &Path) -> Option<u8> {
+    let mut header = [0; HEADER_TYPE + 1];
+    File::open(config).ok()?.read_exact(&mut header).ok()?;
+    Some(header[HEADER_TYPE]).filter(|&header_type| header_type != 0xff)
+}
+
+/// VFIO takes functions of header type 0 only (`vfio_pci_core_register_device`, drivers/vfio/pci/vfio_pci_core.c): that
+/// leaves out PCI-to-PCI bridges, but not what has a class of bridges and is none (an NVSwitch: 0680h). Where the header
+/// cannot be read, host bridges and PCI-to-PCI bridges are known by their class.
+fn is_bridge(class: u32, header_type: Option<u8>) -> bool {
+    match header_type {
+        Some(header_type) => header_type & !MULTI_FUNCTION != 0,
+        None => matches!(class >> 8, 0x0600 | 0x0604),
+    }
 }
 
 /// The memory BARs of a `resource` file: a line of start, last and flags for each BAR register; the second register
@@ -108,7 +133,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::testing::{Fixture, GRACE_NVME};
+    use crate::host::testing::{Fixture, GRACE_NVME, Pci};
     use crate::host::{Access, Inventory};
 
     #[test]
@@ -155,6 +180,33 @@ mod tests {
             [bar(0, 0x4000, true, false), bar(3, 0x1000, false, false), bar(4, 16 << 30, true, true)],
             "the last line is the ROM"
         );
+    }
+
+    #[test]
+    fn a_bridge_is_what_has_the_header_of_one() {
+        let bridge = |class, header| {
+            let host = Fixture::new();
+            host.device(Pci { class, header, ..GRACE_NVME });
+            Inventory::read(host.root(), None).unwrap().devices[0].bridge
+        };
+        assert!(bridge(0x060400, Some(0x01)));
+        assert!(bridge(0x060400, Some(0x81)), "of several functions");
+        assert!(!bridge(0x068000, Some(0x00)), "an NVSwitch");
+        assert!(!bridge(0x010802, Some(0x80)));
+        for unreadable in [None, Some(0xff)] {
+            assert!(bridge(0x060400, unreadable));
+            assert!(bridge(0x060000, unreadable));
+            assert!(!bridge(0x068000, unreadable));
+        }
+    }
+
+    #[test]
+    fn a_virtual_function_knows_its_node_and_its_physical_function() {
+        let host = Fixture::new();
+        host.device(Pci { numa_node: 1, physical_function: Some("0000:07:00.0"), ..GRACE_NVME });
+        let device = &Inventory::read(host.root(), None).unwrap().devices[0];
+        assert_eq!(device.numa_node, Some(1));
+        assert_eq!(device.physical_function, Some("0000:07:00.0".parse().unwrap()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Hosts that need no sysfs.
 
 use crate::config::{DeviceRequest, Request};
-use crate::host::spec::{Memlock, Memory};
+use crate::host::spec::{Memlock, Memory, ReservedRegion};
 use crate::host::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits};
 
 pub const KIB: u64 = 1 << 10;
@@ -33,6 +33,7 @@ pub fn host(devices: &[(usize, Vec<HostBar>)]) -> Inventory {
             vendor: 0x1b36,
             device: 0x10 + i as u16,
             class: 0x010802,
+            bridge: false,
             driver: Some("vfio-pci".into()),
             iommu: Some(smmu(*number)),
             iommu_group: Some(i as u32),
@@ -56,6 +57,11 @@ pub fn host(devices: &[(usize, Vec<HostBar>)]) -> Inventory {
         groups: groups.collect(),
         devices,
     }
+}
+
+/// The MSI window of a group, as the host tells.
+pub fn msi_region(start: u64) -> ReservedRegion {
+    ReservedRegion { start, last: start + MIB - 1, kind: "msi".into() }
 }
 
 /// The address of device `i` of [`host`]: 0000:10:00.0, 0000:11:00.0, ...
