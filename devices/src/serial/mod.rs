@@ -262,6 +262,15 @@ impl Serial {
     }
 }
 
+impl Drop for Serial {
+    fn drop(&mut self) {
+        match self.lost_output() {
+            0 => {}
+            lost => log::info!("console: {lost} characters were lost, because the output did not take them"),
+        }
+    }
+}
+
 /// Registers are 32 bits wide; narrower reads get their part, narrower writes are zero-extended. What starts inside
 /// a register reads zero and is not written.
 impl MmioDevice for Serial {

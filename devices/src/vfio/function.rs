@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nestling_iommufd::{AttachHwpt, DeviceId, Error as IommufdError, HwptId};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bars::Bar;
@@ -155,6 +154,14 @@ impl VfioFunction {
                 self.note("disable an event", self.host.disable_irqs(index));
             }
         }
+        drop(state);
+        let VfioCounters { trapped, errors, .. } = self.counters();
+        if trapped > 0 {
+            log::debug!("{}: {trapped} accesses to its bars were trapped", self.name);
+        }
+        if errors > 0 {
+            log::info!("{}: {errors} calls to the host failed", self.name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -304,20 +311,6 @@ impl PciFunction for VfioFunction {
         state.config.reset();
         state.powered = true;
         self.write_device_command(&state);
-    }
-}
-
-impl AttachHwpt for VfioFunction {
-    fn attach_hwpt(&self, hwpt: HwptId) -> Result<(), IommufdError> {
-        self.host.attach_hwpt(hwpt)
-    }
-
-    fn detach_hwpt(&self) -> Result<(), IommufdError> {
-        self.host.detach_hwpt()
-    }
-
-    fn dev_id(&self) -> DeviceId {
-        self.host.dev_id()
     }
 }
 
