@@ -187,7 +187,7 @@ impl VfioFunction {
         if let Some(mut msix) = self.msix() {
             self.note("free msi-x", msix.release());
         }
-        self.write_device(header::COMMAND, &[0; 2]);
+        self.write_device(header::COMMAND, &Command::INTERRUPT_DISABLE.bits().to_le_bytes());
     }
 
     fn place_bars(&self, state: &mut State, decodes: bool) {
@@ -205,8 +205,8 @@ impl VfioFunction {
 
     /// The device's own Command register follows the guest's.
     fn write_device_command(&self, state: &State) {
-        // The device has no use for Interrupt Disable: VFIO never enables its INTx.
-        let command = state.config.command() - Command::INTERRUPT_DISABLE;
+        // Nobody handles its INTx, which VFIO enables when the device is opened (`vfio_pci_core_enable`).
+        let command = state.config.command() | Command::INTERRUPT_DISABLE;
         self.write_device(header::COMMAND, &command.bits().to_le_bytes());
     }
 

@@ -17,15 +17,35 @@ use crate::mapping::{self, GuestMapper, HostMemory};
 /// What reached the outside, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    Config { offset: u64, data: Vec<u8> },
-    Bar { region: u32, offset: u64, data: Vec<u8> },
-    SetIrqs { index: u32, start: u32, connected: Vec<bool> },
+    Config {
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Bar {
+        region: u32,
+        offset: u64,
+        data: Vec<u8>,
+    },
+    /// The high byte of the Command register alone.
+    Intx {
+        disabled: bool,
+    },
+    SetIrqs {
+        index: u32,
+        start: u32,
+        connected: Vec<bool>,
+    },
     DisableIrqs(u32),
     Reset,
     Map(u64, u64),
     Unmap(u64),
-    Connect { device_id: u32, data: u32 },
-    Disconnect { data: u32 },
+    Connect {
+        device_id: u32,
+        data: u32,
+    },
+    Disconnect {
+        data: u32,
+    },
 }
 
 /// The diary.
@@ -170,7 +190,10 @@ impl HostFunction for FakeHost {
         self.check()?;
         if region == region::CONFIG {
             self.put(offset as usize, data);
-            self.diary.add(Entry::Config { offset, data: data.to_vec() });
+            self.diary.add(match data {
+                [high] if offset == 5 => Entry::Intx { disabled: high & 4 != 0 },
+                _ => Entry::Config { offset, data: data.to_vec() },
+            });
         } else {
             self.diary.add(Entry::Bar { region, offset, data: data.to_vec() });
         }

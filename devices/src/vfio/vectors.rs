@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::host::{HostFunction, Irqs};
+use super::host::{HostFunction, Irqs, region};
 use crate::interrupt::{MsiRoute, MsiRouter};
+use crate::pci::spec::{Command, header};
 
 #[derive(Default)]
 struct Vector {
@@ -50,7 +51,7 @@ impl Vectors {
         for vector in self.vectors.iter_mut().take(count) {
             vector.trigger()?;
         }
-        self.set_from_zero(count)
+        self.set(0, count)
     }
 
     /// Enables the host interrupt of a vector, unless it is.
@@ -59,17 +60,7 @@ impl Vectors {
             return Ok(());
         };
         entry.trigger()?;
-        let result = if self.irqs.dynamic {
-            let trigger = self.vectors.get(vector).and_then(|entry| entry.trigger.as_ref());
-            let result = self.host.set_irqs(self.index, vector as u32, &[trigger]);
-            self.enabled |= result.is_ok();
-            result
-        } else {
-            // The host can only change the number of vectors by starting over.
-            let result = if self.enabled { self.host.disable_irqs(self.index) } else { Ok(()) };
-            let last = self.vectors.iter().rposition(|entry| entry.trigger.is_some());
-            result.and_then(|()| self.set_from_zero(last.map_or(0, |last| last + 1)))
-        };
+        let result = if self.irqs.dynamic { self.set(vector, vector + 1) } else { self.grow() };
         if result.is_err()
             && let Some(entry) = self.vectors.get_mut(vector)
         {
@@ -78,11 +69,45 @@ impl Vectors {
         result
     }
 
-    fn set_from_zero(&mut self, count: usize) -> io::Result<()> {
-        let triggers: Vec<_> = self.vectors.iter().take(count).map(|entry| entry.trigger.as_ref()).collect();
-        self.host.set_irqs(self.index, 0, &triggers)?;
-        self.enabled = true;
-        Ok(())
+    /// For a host that can only change the number of vectors by starting over.
+    fn grow(&mut self) -> io::Result<()> {
+        if self.enabled {
+            self.disable()?;
+        }
+        let last = self.vectors.iter().rposition(|entry| entry.trigger.is_some());
+        self.set(0, last.map_or(0, |last| last + 1))
+    }
+
+    /// Lets the host signal the triggers of vectors `start..end`.
+    fn set(&mut self, start: usize, end: usize) -> io::Result<()> {
+        let vectors = self.vectors.get(start..end).unwrap_or_default();
+        let triggers: Vec<_> = vectors.iter().map(|entry| entry.trigger.as_ref()).collect();
+        let result = self.host.set_irqs(self.index, start as u32, &triggers);
+        if result.is_ok() {
+            self.enabled = true;
+        } else if !self.enabled {
+            // The host may have gone half of the way and back.
+            self.silence_intx()?;
+        }
+        result
+    }
+
+    /// Frees all host interrupts of the index.
+    fn disable(&mut self) -> io::Result<()> {
+        self.enabled = false;
+        let result = self.host.disable_irqs(self.index);
+        result.and(self.silence_intx())
+    }
+
+    /// VFIO enables the device's INTx when it frees messages (`vfio_msi_disable`, through `pci_free_irq_vectors`), and
+    /// nobody handles it. The device's bit follows the register of VFIO only when that changes, so it must change.
+    fn silence_intx(&self) -> io::Result<()> {
+        let at = u64::from(header::COMMAND) + 1;
+        let disable = (Command::INTERRUPT_DISABLE.bits() >> 8) as u8;
+        let mut high = [0];
+        self.host.read(region::CONFIG, at, &mut high)?;
+        self.host.write(region::CONFIG, at, &[high[0] & !disable])?;
+        self.host.write(region::CONFIG, at, &[high[0] | disable])
     }
 
     /// Routes an enabled vector to event `data` of the guest's ITS, or ends its route.
@@ -136,7 +161,7 @@ impl Vectors {
                 self.router.disconnect(&trigger, route);
             }
         }
-        if std::mem::take(&mut self.enabled) { self.host.disable_irqs(self.index) } else { Ok(()) }
+        if self.enabled { self.disable() } else { Ok(()) }
     }
 }
 

@@ -99,7 +99,38 @@ impl Guest {
 }
 
 fn command(value: u8) -> Entry {
-    Entry::Config { offset: 4, data: vec![value, 0] }
+    Entry::Config { offset: 4, data: vec![value, 4] }
+}
+
+/// What disables the device's INTx after VFIO has enabled it.
+const SILENCE: [Entry; 2] = [Entry::Intx { disabled: false }, Entry::Intx { disabled: true }];
+
+#[test]
+fn intx_of_the_device_is_disabled_from_the_start_and_whatever_the_guest_writes() {
+    let guest = guest();
+    let disabled = |guest: &Guest| guest.host.config(5) & 4 != 0;
+    assert!(disabled(&guest), "VFIO enables it when the device is opened");
+    guest.write16(0x04, 0x6);
+    assert!(disabled(&guest));
+    assert_eq!(guest.read(0x04) as u16, 0x6, "the guest's bit is its own");
+    guest.function.reset();
+    assert!(disabled(&guest));
+    guest.function.shutdown();
+    assert!(disabled(&guest));
+}
+
+#[test]
+fn intx_is_disabled_again_after_vfio_freed_messages() {
+    for (enable, disabled) in [(MSIX + 2, irq::MSIX), (MSI + 2, irq::MSI)] {
+        let guest = guest();
+        guest.enable();
+        guest.write16(enable, if disabled == irq::MSIX { 0x8000 } else { 1 });
+        guest.take();
+        guest.write16(enable, 0);
+        let entries = guest.take();
+        assert!(entries.contains(&Entry::DisableIrqs(disabled)));
+        assert!(entries.ends_with(&SILENCE), "{entries:?}");
+    }
 }
 
 #[test]
@@ -277,7 +308,9 @@ fn disabling_msi_x_frees_everything_and_keeps_the_table() {
     guest.open(0, 0x10);
     guest.take();
     guest.write16(MSIX + 2, 0);
-    assert_eq!(guest.take(), [Entry::Disconnect { data: 0x10 }, Entry::DisableIrqs(irq::MSIX)]);
+    let [silence, silenced] = SILENCE;
+    let entries = [Entry::Disconnect { data: 0x10 }, Entry::DisableIrqs(irq::MSIX), silence, silenced];
+    assert_eq!(guest.take(), entries);
     let mut data = [0; 4];
     guest.bus.read(BAR0 + 0x2008, &mut data);
     assert_eq!(u32::from_le_bytes(data), 0x10);
@@ -296,7 +329,8 @@ fn a_host_that_cannot_add_vectors_starts_over_with_more() {
     guest.open(2, 0x22);
     let entries = guest.take();
     assert_eq!(entries[0], Entry::DisableIrqs(irq::MSIX));
-    assert_eq!(entries[1], Entry::SetIrqs { index: irq::MSIX, start: 0, connected: vec![true, false, true] });
+    assert_eq!(entries[1..3], SILENCE);
+    assert_eq!(entries[3], Entry::SetIrqs { index: irq::MSIX, start: 0, connected: vec![true, false, true] });
 }
 
 #[test]
@@ -332,7 +366,7 @@ fn msi_vectors_take_their_number_into_the_low_bits_of_the_data() {
         ]
     );
     guest.write16(MSI + 2, 0);
-    assert_eq!(guest.take().last(), Some(&Entry::DisableIrqs(irq::MSI)));
+    assert!(guest.take().contains(&Entry::DisableIrqs(irq::MSI)));
 }
 
 #[test]
