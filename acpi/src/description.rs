@@ -59,6 +59,9 @@ pub struct Gic {
 pub struct Pci {
     /// ECAM: 1 MiB for each bus from bus 0.
     pub ecam: Window,
+    /// Where the host kernel maps its ITS pages into every stage 2; multiples of 64 KiB. Functions behind a vSMMU are
+    /// programmed with addresses in it, so a guest's stage 1 has to map it to itself: one RMR for each vSMMU says so.
+    pub msi_window: Window,
     /// All host bridges: pcie.0 and the expanders.
     pub bridges: Vec<HostBridge>,
     /// All vSMMUs.

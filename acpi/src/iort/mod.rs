@@ -32,11 +32,6 @@ const RMR_REVISION: u8 = 3;
 /// No limit.
 const MEMORY_ADDRESS_LIMIT: u8 = 64;
 
-/// Where the host kernel maps its ITS pages into every stage 2 (drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.h,
-/// MSI_IOVA_BASE and MSI_IOVA_LENGTH). Devices are programmed with addresses in it, so that the guest's stage 1 must map
-/// it to itself.
-const MSI_WINDOW: Window = Window { base: 0x0800_0000, size: 0x0010_0000 };
-
 /// The table.
 pub(crate) fn build(gic: &Gic, pci: &Pci) -> Vec<u8> {
     let mut unused = (0u32..).filter(|id| pci.smmus.iter().all(|smmu| smmu.identifier != *id));
@@ -56,7 +51,7 @@ pub(crate) fn build(gic: &Gic, pci: &Pci) -> Vec<u8> {
             ids::union(&smmu.buses_in_use).into_iter().map(|ids| Mapping { ids, to: node }).collect();
         // Linux calls an RMR node that maps nothing a firmware bug.
         if !mappings.is_empty() {
-            nodes.push(msi_window(identifier()), &mappings);
+            nodes.push(msi_window(identifier(), pci.msi_window), &mappings);
         }
     }
     nodes.finish()
@@ -187,7 +182,7 @@ fn root_complex(identifier: u32, pci: &Pci) -> Node {
     }
 }
 
-fn msi_window(identifier: u32) -> Node {
+fn msi_window(identifier: u32, window: Window) -> Node {
     use spec::rmr_flags::{DEVICE_NGNRE, REMAP_PERMITTED};
     // REMAP_PERMITTED: without it the guest kernel refuses the device to its own VFIO.
     let rmr = Rmr {
@@ -195,7 +190,7 @@ fn msi_window(identifier: u32) -> Node {
         descriptor_count: 1.into(),
         descriptor_offset: ((size_of::<NodeHeader>() + size_of::<Rmr>()) as u32).into(),
     };
-    let range = MemoryRange { base: MSI_WINDOW.base.into(), length: MSI_WINDOW.size.into(), reserved: 0.into() };
+    let range = MemoryRange { base: window.base.into(), length: window.size.into(), reserved: 0.into() };
     Node {
         node_type: spec::node_type::RMR,
         revision: RMR_REVISION,

@@ -1,5 +1,8 @@
 //! The machine that the tests describe: pcie.0 and five expanders with a vSMMU each, as on the lab's `grace` host.
 
+pub mod iasl;
+pub mod iort;
+
 use nestling_acpi::{
     Tables, build,
     description::{BusRange, Description, Gic, HostBridge, Pci, Smmu, Window, WiredDevice},
@@ -61,6 +64,7 @@ pub fn plain() -> Description {
         ged: WiredDevice { window: window(0x0908_0000, 0x1000), gsiv: 41 },
         pci: Pci {
             ecam: window(0x40_1000_0000, 0x1000_0000),
+            msi_window: window(0x0800_0000, 0x10_0000),
             bridges: vec![HostBridge {
                 uid: 0,
                 buses: buses(0, 0xd7),

@@ -26,6 +26,7 @@ pub fn describe(plan: &Plan, pmu: bool) -> acpi::Description {
         ged: wired(plan.ged),
         pci: acpi::Pci {
             ecam: window(plan.pci.ecam),
+            msi_window: window(plan.pci.msi_window),
             bridges: root.chain(expanders).collect(),
             smmus: plan.pci.expanders.iter().map(smmu).collect(),
             ats: false,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use nestling_arch::boot::{BootRequest, Seed, Source};
+use nestling_arch::boot::{BootError, BootRequest, Seed, Source};
 use nestling_arch::layout::Region;
 
 use super::error::Error;
@@ -22,6 +22,9 @@ pub fn check(boot: &Boot, memory: Window) -> Result<(), Error> {
     };
     let named = |what: &str, path: &Path| format!("{what} '{}'", path.display());
     request.check().map_err(|source| {
+        if matches!(source, BootError::CmdlineTooLong(_) | BootError::Cmdline(_)) {
+            return Error::Cmdline(source);
+        }
         let mut what = named("kernel", &boot.kernel);
         if let Some(path) = &boot.initrd {
             what = format!("{what} with {}", named("initrd", path));

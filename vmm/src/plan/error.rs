@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use nestling_arch::boot::BootError;
+use nestling_arch::boot::{BootError, COMMAND_LINE_SIZE};
 
+use super::spec::Window;
 use super::validate::Invalid;
 use crate::config::{HostAddress, Size};
 use crate::host;
@@ -17,20 +18,6 @@ pub enum Error {
     /// There is nothing to boot.
     #[error("no kernel is given; add --kernel IMAGE, or 'kernel' in the configuration file")]
     NoKernel,
-    /// The kernel would cut its command line off.
-    #[error(
-        "the command line has {length} bytes, but arm64 Linux takes {most} and a NUL (COMMAND_LINE_SIZE, 2048); \
-         shorten --cmdline"
-    )]
-    CmdlineTooLong {
-        /// Its length.
-        length: usize,
-        /// The most that there may be.
-        most: usize,
-    },
-    /// A NUL would end the command line early.
-    #[error("the command line has a NUL byte in it; remove it from --cmdline")]
-    CmdlineNul,
     /// No vCPU.
     #[error("0 vCPUs cannot run anything; give --cpus 1 or more")]
     NoCpus,
@@ -60,6 +47,19 @@ pub enum Error {
     MemoryTooLarge {
         /// What was asked for.
         size: Size,
+        /// All memory of the host.
+        total: Size,
+    },
+    /// More memory than can be pinned now.
+    #[error(
+        "the guest's {size} of memory are pinned for its devices, but only {available} of this host's {total} are free; \
+         give --memory less, or end something on the host (free huge pages count as used)"
+    )]
+    MemoryNotFree {
+        /// What was asked for.
+        size: Size,
+        /// What can be had without swapping.
+        available: Size,
         /// All memory of the host.
         total: Size,
     },
@@ -164,6 +164,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The format cannot say what is in the Plan.
+    #[error("{what} cannot be written as {format}; give --format text, or rename it")]
+    NotWritable {
+        /// What cannot be written, with its name.
+        what: String,
+        /// The format.
+        format: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file is no Plan.
     #[error("plan '{}': {message}; make it with 'nestling plan --format json' or 'toml'", .path.display())]
     NotAPlan {
@@ -196,6 +206,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The kernel would not get its command line as it is.
+    #[error("the command line cannot be passed to a kernel whose COMMAND_LINE_SIZE is {COMMAND_LINE_SIZE}")]
+    Cmdline(#[source] BootError),
     /// The kernel or the initrd is not what a guest can boot.
     #[error("{what} cannot be booted")]
     Boot {
@@ -249,6 +262,14 @@ pub enum HostChange {
         was: String,
         /// On the host.
         is: String,
+    },
+    /// MSIs of the device go through other addresses.
+    #[error("had its MSI window at {was} and has it at {is} now")]
+    MsiWindow {
+        /// In the Plan.
+        was: Window,
+        /// On the host.
+        is: Window,
     },
     /// The device has other BARs.
     #[error("has other BARs now")]

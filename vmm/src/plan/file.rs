@@ -15,14 +15,25 @@ pub enum Format {
     Toml,
 }
 
-/// The whole Plan as text.
-pub fn write(plan: &Plan, format: Format) -> String {
-    // Numbers, strings, lists and tables with text keys: both formats can say all of it.
-    let text = match format {
-        Format::Json => serde_json::to_string_pretty(plan).unwrap_or_default(),
-        Format::Toml => toml::to_string_pretty(plan).unwrap_or_default(),
+/// The whole Plan as text. Both formats are text in UTF-8, so paths that are not have no place in them.
+pub fn write(plan: &Plan, format: Format) -> Result<String, Error> {
+    let (name, text) = match format {
+        Format::Json => ("JSON", serde_json::to_string_pretty(plan).map_err(Into::into)),
+        Format::Toml => ("TOML", toml::to_string_pretty(plan).map_err(Into::into)),
     };
-    text.trim_end().to_owned() + "\n"
+    let text = text.map_err(|source| Error::NotWritable { what: culprit(plan), format: name, source })?;
+    Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// What it must be that cannot be written.
+fn culprit(plan: &Plan) -> String {
+    let boot = [("kernel", Some(&plan.boot.kernel)), ("initrd", plan.boot.initrd.as_ref())];
+    let cdevs = plan.functions().map(|(_, _, function)| ("character device", Some(&function.cdev)));
+    let paths = boot.into_iter().chain(cdevs).filter_map(|(what, path)| Some((what, path?)));
+    match paths.into_iter().find(|(_, path)| path.to_str().is_none()) {
+        Some((what, path)) => format!("{what} {path:?}"),
+        None => "the plan".into(),
+    }
 }
 
 /// Reads a Plan from a file in either format and checks that it agrees with itself.

@@ -4,6 +4,7 @@ use nestling_arch::layout::{self, Region};
 use nestling_devices::pci::Bdf;
 
 use super::error::Error;
+use super::reserved;
 use super::spec::{AssignedFunction, Boot, Expander, Gic, Pci, Plan, RootBus, RootPort, Smmu, Window, WiredDevice};
 use super::topology::{self, Group};
 use super::windows::{self, ExpanderWindows, Pair, Windows};
@@ -12,8 +13,6 @@ use crate::host::Inventory;
 
 /// Devices of pcie.0; expanders have the highest, so that emulated devices keep their numbers.
 const ROOT_DEVICES: usize = 32;
-/// With its NUL the command line fits COMMAND_LINE_SIZE (arch/arm64/include/uapi/asm/setup.h).
-const CMDLINE_MOST: usize = 2047;
 /// What KVM makes when it is not told a size, and what most guests fit.
 const USUAL_IPA_BITS: u8 = 40;
 
@@ -26,7 +25,7 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
     let cpus = cpus(request, inventory)?;
     let memory = memory(request, inventory)?;
     let groups = topology::groups(&request.device, inventory)?;
-    check_reserved(&groups, inventory, memory)?;
+    reserved::check(&groups, inventory, memory)?;
 
     let limit = inventory.kvm.map(|kvm| kvm.ipa_bits);
     let windows = windows::windows(&groups, memory.size, limit)?;
@@ -36,7 +35,7 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
         return Err(Error::IpaTooNarrow { needed, most });
     }
     let redistributors = layout::redistributors(cpus, &windows.high).ok_or_else(|| too_many_cpus(cpus))?;
-    let pci = pci(&groups, windows)?;
+    let pci = pci(&groups, windows, reserved::msi_window(&groups, inventory))?;
     let wired = |region, gsiv| WiredDevice { window: window(region), gsiv };
     Ok(Plan {
         boot,
@@ -58,14 +57,7 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
 
 fn boot(request: &Request) -> Result<Boot, Error> {
     let kernel = request.kernel.clone().ok_or(Error::NoKernel)?;
-    let cmdline = request.cmdline.clone().unwrap_or_default();
-    if cmdline.len() > CMDLINE_MOST {
-        return Err(Error::CmdlineTooLong { length: cmdline.len(), most: CMDLINE_MOST });
-    }
-    if cmdline.contains('\0') {
-        return Err(Error::CmdlineNul);
-    }
-    Ok(Boot { kernel, initrd: request.initrd.clone(), cmdline })
+    Ok(Boot { kernel, initrd: request.initrd.clone(), cmdline: request.cmdline.clone().unwrap_or_default() })
 }
 
 fn cpus(request: &Request, inventory: &Inventory) -> Result<u16, Error> {
@@ -95,26 +87,7 @@ fn memory(request: &Request, inventory: &Inventory) -> Result<Window, Error> {
     Ok(Window { base: layout::RAM_BASE, size })
 }
 
-/// The kernel refuses to map memory at addresses that it keeps for a device (`iopt_table_enforce_dev_resv_regions`);
-/// relaxable ones it gives up.
-fn check_reserved(groups: &[Group<'_>], inventory: &Inventory, memory: Window) -> Result<(), Error> {
-    for function in groups.iter().flat_map(|group| &group.ports).filter_map(|port| port.function) {
-        let group = function.device.iommu_group.and_then(|number| inventory.group(number));
-        for region in group.into_iter().flat_map(|group| &group.reserved) {
-            if region.kind != "direct-relaxable" && region.start < memory.end() && memory.base <= region.last {
-                return Err(Error::Reserved {
-                    address: function.device.address,
-                    start: region.start,
-                    last: region.last,
-                    memory: memory.to_string(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn pci(groups: &[Group<'_>], windows: Windows) -> Result<Pci, Error> {
+fn pci(groups: &[Group<'_>], windows: Windows, msi_window: Window) -> Result<Pci, Error> {
     let last_bus = groups.first().map_or(255, |group| group.bus - 1);
     let count = groups.len();
     let expanders = groups.iter().zip(windows.expanders).enumerate();
@@ -122,6 +95,7 @@ fn pci(groups: &[Group<'_>], windows: Windows) -> Result<Pci, Error> {
         expanders.map(|(i, (group, windows))| expander(i, ROOT_DEVICES - count + i, group, windows)).collect();
     Ok(Pci {
         ecam: window(windows.high.ecam),
+        msi_window,
         root: root_bus(0, last_bus, windows.root),
         expanders: expanders.ok_or(Error::TooManySmmus { count, most: topology::MAX_EXPANDERS })?,
     })
@@ -145,6 +119,7 @@ fn expander(index: usize, device: usize, group: &Group<'_>, windows: ExpanderWin
                 cdev: function.cdev.into(),
                 id: function.device.id(),
                 stream_id: Bdf::new(bus, 0, 0).requester_id().into(),
+                numa_node: function.device.numa_node,
                 bars: windows.bars,
             }),
         }

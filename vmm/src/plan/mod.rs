@@ -5,11 +5,13 @@
 mod boot_files;
 mod error;
 mod file;
+mod functions;
 mod hex;
 mod make;
 mod pack;
 mod ready;
 mod render;
+mod reserved;
 pub mod spec;
 mod topology;
 mod validate;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::boot_files;
 use super::error::{Error, HostChange};
-use super::spec::{AssignedFunction, Plan};
+use super::spec::{AssignedFunction, Plan, Window};
+use super::{boot_files, reserved};
 use crate::config::{HostAddress, Size};
+use crate::host::spec::Memory;
 use crate::host::{Access, Assignable, HostBar, Inventory, assignable};
 
 /// Checks the Plan against the host. Gives it back with the character devices that its functions have now: their
@@ -13,37 +14,46 @@ use crate::host::{Access, Assignable, HostBar, Inventory, assignable};
 pub fn ready(mut plan: Plan, inventory: &Inventory) -> Result<Plan, Error> {
     check_memory(&plan, inventory)?;
     boot_files::check(&plan.boot, plan.memory)?;
+    let msi_window = plan.pci.msi_window;
     let expanders = plan.pci.expanders.iter_mut();
     let functions = expanders.flat_map(|expander| {
         let smmu = &expander.smmu.host;
         expander.ports.iter_mut().filter_map(move |port| Some((port.function.as_mut()?, smmu)))
     });
-    let mut assigned = false;
     for (function, smmu) in functions {
-        let cdev = check_function(function, smmu, inventory)?;
+        let cdev = check_function(function, smmu, msi_window, inventory)?;
         function.cdev = cdev.into();
-        assigned = true;
     }
     check_kvm(&plan, inventory)?;
-    if assigned {
+    if plan.functions().next().is_some() {
         check_iommufd(&plan, inventory)?;
     }
     Ok(plan)
 }
 
 fn check_memory(plan: &Plan, inventory: &Inventory) -> Result<(), Error> {
-    let total = inventory.memory.total;
+    let Memory { total, available, page_size } = inventory.memory;
     if plan.memory.size > total {
         return Err(Error::MemoryTooLarge { size: Size(plan.memory.size), total: Size(total) });
     }
-    let page = inventory.memory.page_size.max(1);
+    // Without devices the host may swap it, or never need it all.
+    if plan.functions().next().is_some() && plan.memory.size > available {
+        let whole_mib = Size(available >> 20 << 20);
+        return Err(Error::MemoryNotFree { size: Size(plan.memory.size), available: whole_mib, total: Size(total) });
+    }
+    let page = page_size.max(1);
     if !plan.memory.size.is_multiple_of(page) {
         return Err(Error::MemoryNotAligned { size: plan.memory.size, page });
     }
     Ok(())
 }
 
-fn check_function<'a>(function: &AssignedFunction, smmu: &str, inventory: &'a Inventory) -> Result<&'a Path, Error> {
+fn check_function<'a>(
+    function: &AssignedFunction,
+    smmu: &str,
+    msi_window: Window,
+    inventory: &'a Inventory,
+) -> Result<&'a Path, Error> {
     let address: HostAddress = function.host.parse().map_err(Error::NotAnAddress)?;
     let Assignable { device, smmu: now, cdev } = assignable(inventory, address)?;
     let changed = |change| Err(Error::HostChanged { address, change });
@@ -62,7 +72,10 @@ fn check_function<'a>(function: &AssignedFunction, smmu: &str, inventory: &'a In
     if !planned.eq(device.bars.iter().copied()) {
         return changed(HostChange::Bars);
     }
-    Ok(cdev)
+    match reserved::msi_window_of(device, inventory) {
+        Some(is) if is != msi_window => changed(HostChange::MsiWindow { was: msi_window, is }),
+        _ => Ok(cdev),
+    }
 }
 
 fn check_kvm(plan: &Plan, inventory: &Inventory) -> Result<(), Error> {

@@ -72,11 +72,15 @@ fn write_port(out: &mut String, expander: &Expander, port: &RootPort, above: &st
 
 fn write_function(out: &mut String, function: &AssignedFunction, bus: u8, above: &str) -> std::fmt::Result {
     let AssignedFunction { host, id, stream_id, .. } = function;
-    writeln!(out, "{above}└─ {bus:02x}:00.0 host {host} [{id}]  StreamID {stream_id:#x}")?;
+    write!(out, "{above}└─ {bus:02x}:00.0 host {host} [{id}]  StreamID {stream_id:#x}")?;
+    if let Some(node) = function.numa_node {
+        write!(out, ", host NUMA node {node}")?;
+    }
+    writeln!(out)?;
     for bar in &function.bars {
         let kind = match (bar.wide, bar.prefetchable) {
-            (true, true) => ", 64 bits, prefetchable",
-            (true, false) => ", 64 bits",
+            (true, true) => ", 64-bit, prefetchable",
+            (true, false) => ", 64-bit",
             (false, true) => ", prefetchable",
             (false, false) => "",
         };

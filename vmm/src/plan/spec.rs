@@ -34,15 +34,6 @@ pub struct Plan {
     pub pci: Pci,
 }
 
-impl Plan {
-    /// All assigned functions, each with its expander and port.
-    pub fn functions(&self) -> impl Iterator<Item = (&Expander, &RootPort, &AssignedFunction)> {
-        let ports =
-            self.pci.expanders.iter().flat_map(|expander| expander.ports.iter().map(move |port| (expander, port)));
-        ports.filter_map(|(expander, port)| Some((expander, port, port.function.as_ref()?)))
-    }
-}
-
 /// What is loaded and started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -78,11 +69,6 @@ impl Window {
     /// The first address behind the window; `None` if 64 bits are too few.
     pub const fn checked_end(&self) -> Option<u64> {
         self.base.checked_add(self.size)
-    }
-
-    /// Whether all of `inner` is in the window.
-    pub const fn contains(&self, inner: &Self) -> bool {
-        self.base <= inner.base && inner.end() <= self.end()
     }
 }
 
@@ -125,6 +111,9 @@ pub struct Gic {
 pub struct Pci {
     /// ECAM of all 256 buses.
     pub ecam: Window,
+    /// IOVAs behind which the host kernel maps the doorbell of its ITS into every stage 2. Functions are programmed with
+    /// addresses in it, so a guest's stage 1 has to map it to itself.
+    pub msi_window: Window,
     /// pcie.0: its emulated functions are behind no vSMMU.
     pub root: RootBus,
     /// One for each host SMMU, by ascending bus number.
@@ -215,6 +204,9 @@ pub struct AssignedFunction {
     /// StreamID in its vSMMU: the guest requester ID.
     #[serde(with = "hex")]
     pub stream_id: u64,
+    /// NUMA node of the host that it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
     /// Memory BARs in ascending order.
     pub bars: Vec<Bar>,
 }

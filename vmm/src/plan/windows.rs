@@ -4,6 +4,7 @@
 //! memory, which may be above. So a BAR goes above 4 GiB when it is prefetchable and has 64 bits, else below.
 
 use nestling_arch::layout::{self, HighRegions};
+use nestling_devices::pci::msix;
 
 use super::error::Error;
 use super::pack::{Need, Packed, pack, pack_from};
@@ -17,7 +18,7 @@ const GRANULE: u64 = 1 << 20;
 /// Each BAR has the pages it lies on for itself, up to the largest page size of an arm64 host or guest.
 const BAR_LEAST: u64 = 64 << 10;
 /// A root port's own BAR 0: its MSI-X table.
-const PORT_BAR0: u64 = 4 << 10;
+const PORT_BAR0: u64 = msix::BAR_SIZE;
 /// What each port has at least: Linux reserves as much behind a port that can be hot-plugged (`hpmmiosize` and
 /// `hpmmioprefsize`, drivers/pci/setup-bus.c) and looks for it in vain if the Plan has not.
 const PORT_LEAST: u64 = 2 << 20;

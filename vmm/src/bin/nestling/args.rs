@@ -53,6 +53,9 @@ pub struct PlanArgs {
     /// How to show it; json and toml have all of it, and 'run --plan' takes them.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: Format,
+    /// Also write the ACPI tables that the guest would get, each to DIR/SIGNATURE.aml (iasl -d decodes them).
+    #[arg(long, value_name = "DIR")]
+    pub acpi: Option<PathBuf>,
 }
 
 /// A machine as asked for.
@@ -115,5 +118,6 @@ const PLAN_EXAMPLES: &str = "\
 Examples:
   nestling plan --kernel Image --device 0000:11:00.0 --device 0000:21:00.0
   nestling plan --config vm.toml --format json
+  nestling plan --config vm.toml --acpi tables; iasl -d tables/IORT.aml
 
 KVM is not needed. What keeps this host from running the machine now is said on standard error.";

@@ -1,10 +1,12 @@
 //! `nestling plan`, and the Plan that `nestling run` begins with.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use nestling::config::{Request, RunOptions};
 use nestling::host::{Inventory, KvmLimits};
+use nestling::machine::tables::describe;
 use nestling::plan::{self, Plan};
 
 use crate::args::{Format, PlanArgs, RunArgs};
@@ -15,9 +17,12 @@ pub fn print(args: PlanArgs) -> Result<(), Failure> {
     let (plan, inventory) = make(&args.machine.request()?)?;
     let text = match args.format {
         Format::Text => plan::tree(&plan),
-        Format::Json => plan::write(&plan, plan::Format::Json),
-        Format::Toml => plan::write(&plan, plan::Format::Toml),
+        Format::Json => plan::write(&plan, plan::Format::Json)?,
+        Format::Toml => plan::write(&plan, plan::Format::Toml)?,
     };
+    if let Some(folder) = &args.acpi {
+        write_tables(&plan, folder)?;
+    }
     match io::stdout().write_all(text.as_bytes()) {
         // Whoever reads has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -25,6 +30,18 @@ pub fn print(args: PlanArgs) -> Result<(), Failure> {
     }
     if let Err(error) = plan::ready(plan, &inventory) {
         eprintln!("nestling: this host cannot run it now: {}", Failure::from(error));
+    }
+    Ok(())
+}
+
+/// Writes the guest's ACPI tables, as they are on a host with performance counters and, as only the kernel's size
+/// decides where they go, with addresses that count from the start of memory.
+fn write_tables(plan: &Plan, folder: &Path) -> Result<(), Failure> {
+    let failed = |path: &Path, error| Failure::message(format!("{}: {error}", path.display()));
+    fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    for table in nestling_acpi::build(&describe(plan, true), plan.memory.base).iter() {
+        let path = folder.join(format!("{}.aml", table.signature));
+        fs::write(&path, table.bytes).map_err(|error| failed(&path, error))?;
     }
     Ok(())
 }
@@ -60,6 +77,7 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command};
     use clap::Parser;
+    use std::ffi::OsString;
     use std::process::ExitCode;
 
     /// What `nestling run` with these options says; files are in `folder`.
@@ -70,6 +88,24 @@ mod tests {
         let failure = to_run(args).unwrap_err();
         assert_eq!(failure.status(), ExitCode::from(2), "{failure}");
         failure.to_string().replace(&format!("{}/", folder.display()), "")
+    }
+
+    #[test]
+    fn every_acpi_table_has_a_file_with_its_signature() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plan, _) = make(&Request { kernel: Some("Image".into()), ..Request::default() }).unwrap();
+        let tables = folder.path().join("new/tables");
+        write_tables(&plan, &tables).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&tables).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        let all = ["APIC", "DBG2", "DSDT", "FACP", "GTDT", "IORT", "MCFG", "PPTT", "RSDP", "SPCR", "XSDT"];
+        assert_eq!(names, all.map(|signature| OsString::from(format!("{signature}.aml"))));
+        for signature in all {
+            let bytes = fs::read(tables.join(format!("{signature}.aml"))).unwrap();
+            assert!(bytes.starts_with(if signature == "RSDP" { "RSD PTR " } else { signature }.as_bytes()));
+        }
+        let refused = write_tables(&plan, Path::new("/proc/none")).unwrap_err();
+        assert!(refused.to_string().starts_with("/proc/none: No such file"), "{refused}");
     }
 
     #[test]
@@ -98,7 +134,7 @@ mod tests {
             (&[kernel, "--memory=128T"], "guest memory of 128T is more than the "),
             (&[kernel, "--cpus=0"], "0 vCPUs cannot run anything; "),
             (&[kernel, "--cpus=513"], "513 vCPUs are more than "),
-            (&[kernel, &long], "the command line has 2048 bytes, but arm64 Linux takes 2047 and a NUL "),
+            (&[kernel, &long], "the command line cannot be passed to a kernel whose COMMAND_LINE_SIZE is 2048: "),
             (&[kernel, "--device=ffff:ff:1f.7"], "there is no PCI device ffff:ff:1f.7 on this host; "),
             (&["--config=DIR/none.toml"], "configuration file 'none.toml' cannot be read: No such file or directory"),
             (&["--config=DIR/bad.toml"], "bad.toml:3: unknown field `memroy`, expected one of `kernel`, `initrd`, "),

@@ -1,5 +1,6 @@
 //! Plans of synthetic hosts.
 
+mod acpi;
 mod host;
 mod properties;
 mod ready;

@@ -1,8 +1,10 @@
 //! Whether a host can run a Plan now.
 
+use std::error::Error;
 use std::path::Path;
 
 use super::host::*;
+use crate::config::Request;
 use crate::host::{Access, Cdev, Inventory};
 use crate::plan::spec::Plan;
 use crate::plan::{plan, ready};
@@ -77,11 +79,54 @@ fn memory_is_at_most_what_the_host_has() {
 }
 
 #[test]
+fn memory_that_is_pinned_must_be_free_and_other_memory_need_not() {
+    let busy = |host: &mut Inventory| host.memory.available = 700 * MIB + 1;
+    assert_eq!(
+        refusal(|host, _| busy(host)),
+        "the guest's 1G of memory are pinned for its devices, but only 700M of this host's 64G are free; give --memory \
+         less, or end something on the host (free huge pages count as used)"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut inventory = host(&[(0, vec![])]);
+    let mut plan = planned(&inventory, folder.path());
+    plan.pci.expanders.clear();
+    busy(&mut inventory);
+    assert!(ready(plan, &inventory).is_ok());
+}
+
+#[test]
+fn the_command_line_is_as_linux_takes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let inventory = host(&[]);
+    let with = |cmdline: String| {
+        std::fs::write(folder.path().join("Image"), image()).unwrap();
+        let kernel = Some(folder.path().join("Image"));
+        let plan = plan(&Request { kernel, cmdline: Some(cmdline), ..request(0) }, &inventory).unwrap();
+        ready(plan, &inventory).map(|_| ()).map_err(|error| format!("{error}: {}", error.source().unwrap()))
+    };
+    assert_eq!(with("x".repeat(2047)), Ok(()));
+    assert_eq!(
+        with("x".repeat(2048)).unwrap_err(),
+        "the command line cannot be passed to a kernel whose COMMAND_LINE_SIZE is 2048: the kernel command line has 2048 \
+         bytes, and Linux on arm64 takes 2047: shorten it"
+    );
+    for odd in ["a\0b", "a\nb"] {
+        assert!(with(odd.into()).unwrap_err().contains("printable"));
+    }
+}
+
+#[test]
 fn a_host_that_changed_since_the_plan_is_named() {
     let other_id = refusal(|host, _| host.devices[0].device = 0x1234);
     assert_eq!(other_id, "plan: 0000:10:00.0 was 1b36:0010 and is 1b36:1234 now; make it again with 'nestling plan'");
     assert!(refusal(|host, _| host.devices[0].iommu = Some(smmu(3))).contains("was behind smmu3.0x000000000c000000"));
     assert!(refusal(|host, _| host.devices[0].bars.clear()).contains("has other BARs now"));
+    let msi = |base| move |host: &mut Inventory, _: &mut Plan| host.groups[0].reserved.push(msi_region(base));
+    assert_eq!(
+        refusal(msi(0x900_0000)),
+        "plan: 0000:10:00.0 had its MSI window at 0x8000000..=0x80fffff and has it at 0x9000000..=0x90fffff now; \
+         make it again with 'nestling plan'"
+    );
     assert!(refusal(|host, _| host.devices.clear()).contains("there is no PCI device 0000:10:00.0"));
     assert!(refusal(|host, _| host.devices[0].cdev = None).contains("0000:10:00.0 is bound to 'vfio-pci' but has no"));
 }

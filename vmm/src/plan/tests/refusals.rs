@@ -20,18 +20,6 @@ fn a_guest_needs_a_kernel() {
 }
 
 #[test]
-fn the_command_line_is_as_long_as_linux_takes_it() {
-    let with = |cmdline: String| Request { cmdline: Some(cmdline), ..request(0) };
-    assert!(plan(&with("x".repeat(2047)), &host(&[])).is_ok());
-    let refused = refusal(&with("x".repeat(2048)), &host(&[]));
-    assert_eq!(
-        refused,
-        "the command line has 2048 bytes, but arm64 Linux takes 2047 and a NUL (COMMAND_LINE_SIZE, 2048); shorten --cmdline"
-    );
-    assert!(refusal(&with("a\0b".into()), &host(&[])).contains("NUL"));
-}
-
-#[test]
 fn cpus_are_at_least_one_and_at_most_what_kvm_gives() {
     let with = |cpus| Request { cpus: Some(cpus), ..request(0) };
     let mut inventory = host(&[]);

@@ -2,6 +2,7 @@
 
 use super::host::*;
 use crate::config::Size;
+use crate::host::HostBar;
 use crate::plan::spec::{Plan, Window};
 use crate::plan::{plan, tree};
 
@@ -113,6 +114,33 @@ fn many_cpus_have_their_redistributors_above_memory() {
     request.cpus = Some(200);
     let plan = plan(&request, &host(&[])).unwrap();
     assert_eq!(plan.gic.redistributors, Window { base: 0x40_0000_0000, size: 200 * 128 * KIB });
+}
+
+#[test]
+fn the_msi_window_is_the_hosts() {
+    let mut inventory = host(&[(0, vec![])]);
+    assert_eq!(plan(&request(1), &inventory).unwrap().pci.msi_window, Window { base: 0x800_0000, size: MIB });
+    inventory.groups[0].reserved.push(msi_region(0x900_0000));
+    assert_eq!(plan(&request(1), &inventory).unwrap().pci.msi_window, Window { base: 0x900_0000, size: MIB });
+}
+
+#[test]
+fn the_tree_says_what_a_bar_is_like_and_where_a_function_is() {
+    let wide = |index, prefetchable| HostBar { wide: true, prefetchable, ..low(index, 64 * KIB) };
+    let mut inventory =
+        host(&[(0, vec![wide(0, true), wide(2, false), HostBar { prefetchable: true, ..low(4, MIB) }])]);
+    inventory.devices[0].numa_node = Some(1);
+    let drawn = tree(&plan(&request(1), &inventory).unwrap());
+    let lines: Vec<_> = drawn.lines().filter(|line| line.contains("BAR") || line.contains("StreamID")).collect();
+    assert_eq!(
+        lines,
+        [
+            "   │  └─ fe:00.0 host 0000:10:00.0 [1b36:0010]  StreamID 0xfe00, host NUMA node 1",
+            "   │        BAR 0 64 KiB at 0x8000000000, 64-bit, prefetchable",
+            "   │        BAR 2 64 KiB at 0x12100000, 64-bit",
+            "   │        BAR 4 1 MiB at 0x12000000, prefetchable",
+        ]
+    );
 }
 
 #[test]

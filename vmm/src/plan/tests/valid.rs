@@ -1,5 +1,7 @@
 //! Plans from files.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::host::*;
@@ -24,20 +26,38 @@ fn a_plan_is_the_same_after_json_and_toml() {
     let plan = grace();
     assert_eq!(validate(&plan), Ok(()));
     for format in [Format::Json, Format::Toml] {
-        let text = write(&plan, format);
+        let text = write(&plan, format).unwrap();
         assert!(text.contains("0xc000000"), "addresses are hexadecimal: {text}");
         assert_eq!(read_text(&text), Ok(plan.clone()));
     }
 }
 
 #[test]
+fn a_path_that_is_no_text_is_named_instead_of_written() {
+    let odd = || OsString::from_vec(b"Im\xffage".to_vec());
+    for format in [Format::Json, Format::Toml] {
+        let refusal = |edit: &dyn Fn(&mut Plan)| {
+            let mut plan = grace();
+            edit(&mut plan);
+            write(&plan, format).unwrap_err().to_string().replace("TOML", "JSON")
+        };
+        assert_eq!(
+            refusal(&|plan| plan.boot.kernel = odd().into()),
+            r#"kernel "Im\xFFage" cannot be written as JSON; give --format text, or rename it"#
+        );
+        let initrd = refusal(&|plan| plan.boot.initrd = Some(odd().into()));
+        assert!(initrd.starts_with(r#"initrd "Im\xFFage" cannot be written"#), "{initrd}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_plan_says_where() {
-    let toml = write(&grace(), Format::Toml);
+    let toml = write(&grace(), Format::Toml).unwrap();
     let refused = read_text(&toml.replacen("cpus = 1", "cpus = 1\nmemorry = 3", 1)).unwrap_err();
     assert!(refused.contains("line 2: unknown field `memorry`, expected one of"), "{refused}");
     assert!(refused.contains("make it with 'nestling plan --format json' or 'toml'"), "{refused}");
     assert!(read_text("{}").unwrap_err().contains("missing field"));
-    let json = write(&grace(), Format::Json);
+    let json = write(&grace(), Format::Json).unwrap();
     assert!(read_text(&json.replace("0xc000000", "c000000")).unwrap_err().contains("does not start with 0x"));
     assert!(read(&PathBuf::from("/nonexistent")).unwrap_err().to_string().contains("'/nonexistent' cannot be read"));
 }
@@ -57,6 +77,29 @@ fn an_edited_plan_that_contradicts_itself_is_refused() {
         (|p| p.gic.interrupts = 100, "interrupts is 100, but must be a multiple of 32"),
         (|p| p.serial.gsiv = 31, "a gsiv is 31, but must be an SPI"),
         (|p| p.rtc.gsiv = p.serial.gsiv, "gsiv 33 is there twice"),
+        (
+            |p| p.gic.distributor.size = 0x2_0000,
+            "GIC distributor (0x8000000..=0x801ffff) has 0x20000 bytes, but must have 0x10000",
+        ),
+        (|p| p.gic.its.base += 0x1000, "GIC ITS (0x8081000..=0x80a0fff) and GIC redistributors"),
+        (|p| p.gic.its.size = 0x1_0000, "GIC ITS (0x8080000..=0x808ffff) has 0x10000 bytes, but must have 0x20000"),
+        (|p| p.gic.distributor.base += 0x1000, "GIC distributor (0x8001000..=0x8010fff) is not aligned to 0x10000"),
+        (
+            |p| p.gic.redistributors.base += 0x1000,
+            "GIC redistributors (0x80a1000..=0x80c0fff) is not aligned to 0x10000",
+        ),
+        (|p| p.serial.window.size = 0x800, "serial (0x9000000..=0x90007ff) has 0x800 bytes, but must have 0x1000"),
+        (|p| p.rtc.window.size = 0x2000, "rtc (0x9010000..=0x9011fff) has 0x2000 bytes, but must have 0x1000"),
+        (|p| p.ged.window.base += 4, "ged (0x9080004..=0x9081003) is not aligned to 0x1000"),
+        (
+            |p| p.pci.ecam.size = 1 << 20,
+            "ECAM (0x4010000000..=0x40100fffff) has 0x100000 bytes, but must have 0x10000000",
+        ),
+        (|p| p.pci.ecam.base += 1 << 20, "ECAM (0x4010100000..=0x40200fffff) is not aligned to 0x10000000"),
+        (|p| p.pci.msi_window.size = 0, "size of msi-window is 0, but must be at least 65536"),
+        (|p| p.pci.msi_window.base = u64::MAX, "MSI window (0xffffffffffffffff..=0xfffffffffffffffe) does not fit"),
+        (|p| p.pci.msi_window.base += 0x1000, "MSI window (0x8001000..=0x8100fff) is not aligned to 0x10000"),
+        (|p| p.pci.msi_window.base = 0x4000_0000, "and the host kernel's MSI window (0x40000000..=0x400fffff) overlap"),
         (|p| p.pci.root.bus = 1, "bus of pcie.0 is 1, but must be 0"),
         (|p| p.pci.root.last_bus = 255, "bus of vsmmu0 is"),
         (|p| p.pci.expanders[1].root.bus = 255, "secondary-bus of port 00 of vsmmu1 is 253, but must be 256 to 255"),
@@ -67,6 +110,12 @@ fn an_edited_plan_that_contradicts_itself_is_refused() {
         (|p| p.pci.expanders[1].smmu.host = smmu(0), "host SMMU smmu3.0x000000000c000000 is there twice"),
         (|p| p.pci.expanders[1].smmu.iort_identifier = 1, "iort-identifier 1 is there twice"),
         (|p| p.pci.expanders[1].smmu.window.base = 0x0c01_0000, "vsmmu0 (0xc000000..=0xc01ffff) and vsmmu1"),
+        (
+            |p| p.pci.expanders[1].smmu.window.size = 0x1_0000,
+            "vsmmu1 (0xc020000..=0xc02ffff) has 0x10000 bytes, but must",
+        ),
+        (|p| p.pci.expanders[1].smmu.window.base += 0x1000, "vsmmu1 (0xc021000..=0xc040fff) is not aligned to 0x10000"),
+        (|p| p.pci.expanders[0].ports[0].function = None, "vsmmu0 has no function behind it"),
         (|p| p.pci.expanders[0].root.mmio32.base = 0x1_0000_0000, "is not inside the first 4 GiB"),
         (|p| p.pci.expanders[0].ports[0].secondary_bus = 3, "secondary-bus of port 00 of vsmmu0 is 3"),
         (|p| p.pci.expanders[0].ports[0].subordinate_bus = 255, "subordinate-bus of port 00 of vsmmu0 is 255"),
@@ -79,6 +128,7 @@ fn an_edited_plan_that_contradicts_itself_is_refused() {
         (|p| p.pci.expanders[0].ports[0].mmio32.size += 1, "is not aligned to 0x100000"),
         (|p| p.pci.expanders[1].ports[0].mmio64.base = 0, "mmio64 of port 00 of vsmmu1"),
         (|p| p.pci.expanders[0].ports[0].bar0.base += 1, "bar0 of port 00 of vsmmu0"),
+        (|p| p.pci.expanders[0].ports[0].bar0.size = 0x2000, "has 0x2000 bytes, but must have 0x1000"),
         (|p| p.function(0).stream_id = 1, "stream-id of 0000:10:00.0 is 1, but must be"),
         (|p| p.function(1).host = "0000:10:00.0".into(), "device 0000:10:00.0 is there twice"),
         (|p| p.function(0).bars[0].window.size = 0x3000, "size of BAR 0 of 0000:10:00.0 is 12288, but must be a power"),
@@ -95,7 +145,7 @@ fn an_edited_plan_that_contradicts_itself_is_refused() {
     for (number, (edit, message)) in edits.iter().enumerate() {
         let mut plan = grace();
         edit(&mut plan);
-        let refused = read_text(&write(&plan, Format::Json)).expect_err(&format!("edit {number}: {message}"));
+        let refused = read_text(&write(&plan, Format::Json).unwrap()).expect_err(&format!("edit {number}: {message}"));
         assert!(refused.contains(message), "edit {number}: '{refused}' does not say '{message}'");
         assert!(refused.ends_with("make it again with 'nestling plan'"), "{refused}");
     }

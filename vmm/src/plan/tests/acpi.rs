@@ -1,0 +1,89 @@
+//! The ACPI tables of a Plan with five vSMMUs, judged by what judges the tables of the `acpi` room.
+
+// The walker and the compiler's runner of that room's tests, which are no library.
+#[allow(dead_code, missing_docs)]
+#[path = "../../../../acpi/tests/common/mod.rs"]
+mod common;
+
+use nestling_acpi::{Tables, build};
+
+use self::common::iort::{ITS_GROUP, Iort, RMR, ROOT_COMPLEX, SMMU_V3};
+use self::common::{iasl, u32_at, u64_at};
+use super::host::*;
+use crate::machine::tables::describe;
+use crate::plan::spec::Plan;
+use crate::plan::{plan, validate};
+
+/// Five SMMUs and seven devices, as on the lab's `grace` host.
+fn grace() -> Plan {
+    let nvme = || vec![low(0, 16 * KIB)];
+    let host = host(&[
+        (0, nvme()),
+        (1, nvme()),
+        (2, vec![high(0, 16 * KIB), high(3, 16 * KIB)]),
+        (2, vec![high(0, 16 * KIB), high(3, 16 * KIB)]),
+        (3, vec![low(0, MIB)]),
+        (3, vec![low(0, 128 * KIB), low(1, 128 * KIB)]),
+        (4, vec![high(0, 16 * GIB)]),
+    ]);
+    let mut request = request(7);
+    request.cpus = Some(4);
+    let plan = plan(&request, &host).unwrap();
+    assert_eq!(validate(&plan), Ok(()));
+    plan
+}
+
+fn tables(plan: &Plan) -> Tables {
+    build(&describe(plan, true), plan.memory.base)
+}
+
+fn iort(plan: &Plan) -> Iort {
+    let tables = tables(plan);
+    let iort = tables.iter().find(|table| table.signature == "IORT").unwrap();
+    Iort::new(iort.bytes.to_vec())
+}
+
+#[test]
+fn every_function_is_behind_its_vsmmu_and_reaches_the_its_as_itself() {
+    let plan = grace();
+    let iort = iort(&plan);
+    let (root, its) = (iort.one(ROOT_COMPLEX), iort.one(ITS_GROUP));
+    assert_eq!(iort.all(SMMU_V3).len(), 5);
+    for (expander, _, function) in plan.functions() {
+        let id = function.stream_id as u32;
+        let (node, stream_id) = iort.step(root, id);
+        assert_eq!((iort.kind(node), stream_id), (SMMU_V3, id), "{}", function.host);
+        assert_eq!(iort.identifier(node), expander.smmu.iort_identifier);
+        assert_eq!(u64_at(&iort.bytes, node + 16), expander.smmu.window.base);
+        assert_eq!(u32_at(&iort.bytes, node + 44), expander.smmu.event_gsiv);
+        assert_eq!(iort.step(node, stream_id), (its, id));
+    }
+    assert_eq!(iort.step(root, 0x0008), (its, 0x0008), "pcie.0 is behind no vSMMU");
+}
+
+#[test]
+fn every_function_has_the_msi_window_reserved_in_its_vsmmu() {
+    let plan = grace();
+    let iort = iort(&plan);
+    for (_, _, function) in plan.functions() {
+        let id = function.stream_id as u32;
+        let (smmu, _) = iort.step(iort.one(ROOT_COMPLEX), id);
+        let reserved = iort
+            .all(RMR)
+            .into_iter()
+            .find(|node| iort.mappings(*node).iter().any(|m| m.reference == smmu && (m.output..=m.last).contains(&id)));
+        let node = reserved.unwrap_or_else(|| panic!("{} has no RMR", function.host));
+        let range = node + u32_at(&iort.bytes, node + 24) as usize;
+        let window = plan.pci.msi_window;
+        assert_eq!((u64_at(&iort.bytes, range), u64_at(&iort.bytes, range + 8)), (window.base, window.size));
+    }
+}
+
+#[test]
+fn iasl_has_nothing_to_say_about_the_tables_of_a_plan() {
+    if let Some(reason) = iasl::is_missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    iasl::check(&tables(&grace()));
+}
