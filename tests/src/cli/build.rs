@@ -58,10 +58,10 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Whether this is one of the lab's own integration tests.
+    /// Whether this is a file of a package's `tests` folder, and not the unit tests of a crate.
     #[must_use]
-    pub fn is_integration_test(&self) -> bool {
-        self.target.kind.iter().any(|kind| kind == "test") && self.package.ends_with("tests")
+    pub fn is_test_file(&self) -> bool {
+        self.target.kind.iter().any(|kind| kind == "test")
     }
 }
 

@@ -18,6 +18,8 @@ use crate::setup::Artifacts;
 const CMDLINE: &str = "console=ttyAMA0 quiet nestling.test=demo";
 /// The demo's longest silence before something is wrong.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The guest's memory and some.
+const WARM_MIB: u32 = 1280;
 /// The script's last line before it becomes nestling.
 const STARTS: &str = "lab: starting nestling";
 
@@ -70,11 +72,9 @@ impl Arguments {
                 .words("set --", self.nestling(&nestling, &lab.artifacts, Path::new("/lab/stats.json")))
                 .text(r#"for device in $NESTLING_LAB_DEVICES; do set -- "$@" --device "$device"; done"#)
                 .text(r#"exec "$@""#);
-            let host = exec::host(&lab, profile, Some(&nestling))?.limit(LIMIT);
+            let host = exec::host(&lab, profile, Some(&nestling))?.limit(LIMIT).warm(WARM_MIB);
             let ended = host.run(&script, &mut |output| view.take(output))?;
-            for fault in &ended.kernel_faults {
-                println!("lab: the host's kernel says: {fault}");
-            }
+            view.kernel_faults.extend(ended.kernel_faults);
             (ended.status, read(&host.file("stats.json")), expected)
         };
         Ok(view.conclude(status, stats, &expected))
@@ -114,6 +114,7 @@ struct View {
     report: Report,
     lines: Tail,
     complaints: Tail,
+    kernel_faults: Vec<String>,
     begun: Instant,
     started: Option<Instant>,
     reached_init: Option<Duration>,
@@ -125,6 +126,7 @@ impl Default for View {
             report: Report::default(),
             lines: Tail::default(),
             complaints: Tail::default(),
+            kernel_faults: Vec::new(),
             begun: Instant::now(),
             started: None,
             reached_init: None,
@@ -168,6 +170,7 @@ impl View {
             problems.push(error);
             Stats::default()
         });
+        problems.extend(self.kernel_faults.iter().map(|fault| format!("the host's kernel says: {fault}")));
         problems.extend(self.report.problems(&stats, expected.smmus, expected.drives));
         println!("\n{}", self.report.summary(&stats));
         if let Some(took) = self.reached_init {

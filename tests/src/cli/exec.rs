@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::error::file;
-use super::{Error, Lab, build};
+use super::{Error, LAB_FAILED, Lab, build};
 use crate::host::{Host, Output, Profile, Script};
 
 /// Variables of these names, or that begin so, reach the program.
@@ -60,7 +60,9 @@ impl Arguments {
         for fault in &ended.kernel_faults {
             eprintln!("lab: the host's kernel says: {fault}");
         }
-        Ok(ExitCode::from(ended.status))
+        // a program that the host's kernel complains about has not done well, whatever it says
+        let status = if ended.status == 0 && !ended.kernel_faults.is_empty() { LAB_FAILED } else { ended.status };
+        Ok(ExitCode::from(status))
     }
 }
 

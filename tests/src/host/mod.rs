@@ -73,6 +73,7 @@ pub struct Host<'a> {
     folder: TempDir,
     shares: Vec<Share>,
     limit: Duration,
+    warm_mib: u32,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -91,7 +92,7 @@ impl<'a> Host<'a> {
         let own = folder.path().join("lab");
         std::fs::create_dir(&own).map_err(file("making", &own))?;
         let shares = vec![Share { path: own, target: LAB.into(), writable: true }];
-        Ok(Self { profile, artifacts, folder, shares, limit: Duration::from_secs(20 * 60), interrupted })
+        Ok(Self { profile, artifacts, folder, shares, limit: Duration::from_secs(20 * 60), warm_mib: 0, interrupted })
     }
 
     /// Lets the host see a folder of this machine, at the same path and read-only.
@@ -108,6 +109,14 @@ impl<'a> Host<'a> {
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Touches this much of the host's memory before it counts as ready. Memory that nobody has used yet comes from this
+    /// machine page by page, which on a virtual machine can take seconds: no part of what nestling itself needs.
+    #[must_use]
+    pub fn warm(mut self, mib: u32) -> Self {
+        self.warm_mib = mib;
         self
     }
 
@@ -192,6 +201,7 @@ impl<'a> Host<'a> {
             std::fs::write(&path, content).map_err(file("writing", path))
         };
         write("run", script.bytes())?;
+        write("warm", format!("{}\n", self.warm_mib).as_bytes())?;
         write("terminal", if terminal { b"yes\n" } else { b"no\n" })?;
         let shares: String = (self.shares.iter().enumerate().skip(1))
             .map(|(number, share)| format!("share{number}\t{}\n", share.target.display()))
