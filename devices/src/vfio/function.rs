@@ -61,6 +61,8 @@ struct State {
     powered: bool,
     /// Nothing may appear in the guest any more.
     closed: bool,
+    /// The last reset did not happen: the device may still be at what it did before.
+    unreset: bool,
 }
 
 impl State {
@@ -102,7 +104,7 @@ impl VfioFunction {
                 log::warn!("{name}: the host cannot tell about interrupt index {index}: {e}");
             }
         }
-        let state = State { config, bars, msi, powered: true, closed: false };
+        let state = State { config, bars, msi, powered: true, closed: false, unreset: false };
         let function = Self { name, host, state: Mutex::new(state), msix, counters, request, error };
         function.write_device_command(&function.lock());
         Ok(Arc::new(function))
@@ -206,7 +208,11 @@ impl VfioFunction {
     /// The device's own Command register follows the guest's.
     fn write_device_command(&self, state: &State) {
         // Nobody handles its INTx, which VFIO enables when the device is opened (`vfio_pci_core_enable`).
-        let command = state.config.command() | Command::INTERRUPT_DISABLE;
+        let mut command = state.config.command() | Command::INTERRUPT_DISABLE;
+        if state.unreset {
+            // Old DMA, at addresses of the guest before, must not go on.
+            command -= Command::BUS_MASTER;
+        }
         self.write_device(header::COMMAND, &command.bits().to_le_bytes());
     }
 
@@ -214,10 +220,27 @@ impl VfioFunction {
         self.note("write configuration space", self.host.write(region::CONFIG, offset.into(), data));
     }
 
-    /// The guest started a function-level reset: the write itself does it on the device.
-    fn function_level_reset(&self, state: &mut State, offset: u16, data: &[u8]) {
+    /// Resets the device, and the virtual registers with it. Without a reset there is no more DMA until one works.
+    fn reset_device(&self, state: &mut State) {
         self.quiesce(state);
-        self.note("reset", state.config.pass(&*self.host, offset, data));
+        if let (false, Some(at)) = (state.powered, state.config.layout().power_state) {
+            self.write_device(at, &[0; 2]);
+        }
+        let reason = match self.host.reset() {
+            Ok(true) => None,
+            Ok(false) => Some("the host has no reset for it".to_owned()),
+            Err(e) => Some(e.to_string()),
+        };
+        if let Some(reason) = &reason {
+            self.counters.count_error();
+            if !state.unreset {
+                log::error!(
+                    "{}: cannot be reset: {reason}; its dma stays off until a reset works: reset the guest again, or end it and start it anew",
+                    self.name
+                );
+            }
+        }
+        state.unreset = reason.is_some();
         state.config.reset();
         state.powered = true;
         // VFIO restores the registers that it saved before; Command must read 0 again.
@@ -265,15 +288,18 @@ impl PciFunction for VfioFunction {
         if state.closed {
             return;
         }
+        let powered = state.powered;
         state.config.write(offset, data);
         let layout = *state.config.layout();
         let starts = |&(at, bit): &(u16, u8)| written(offset, data, at).is_some_and(|byte| byte & bit != 0);
         if layout.resets.iter().flatten().any(starts) {
-            return self.function_level_reset(state, offset, data);
+            // Not by that bit: VFIO would do nothing, silently, while somebody else in the kernel holds the device.
+            return self.reset_device(state);
         }
         if let Some(byte) = layout.power_state.and_then(|at| written(offset, data, at)) {
             state.powered = byte & 0b11 == 0;
         }
+        let wakes = state.powered && !powered;
         // What the device will no longer decode leaves the guest first, what it will decode comes last.
         let decodes = state.decodes();
         if !decodes {
@@ -283,6 +309,10 @@ impl PciFunction for VfioFunction {
             self.write_device_command(state);
         }
         self.note("write configuration space", state.config.pass(&*self.host, offset, data));
+        if wakes {
+            // A device without No_Soft_Reset has forgotten it in D3hot.
+            self.write_device_command(state);
+        }
         if decodes {
             self.place_bars(state, true);
         }
@@ -299,18 +329,7 @@ impl PciFunction for VfioFunction {
         if state.closed {
             return;
         }
-        self.quiesce(&mut state);
-        if let (false, Some(at)) = (state.powered, state.config.layout().power_state) {
-            self.write_device(at, &[0; 2]);
-        }
-        match self.host.reset() {
-            Ok(true) => {}
-            Ok(false) => self.counters.error("reset", &"the device has no reset; only its dma was stopped"),
-            Err(e) => self.counters.error("reset", &e),
-        }
-        state.config.reset();
-        state.powered = true;
-        self.write_device_command(&state);
+        self.reset_device(&mut state);
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -84,6 +84,10 @@ pub(super) struct FakeHost {
     triggers: Mutex<BTreeMap<(u32, u32), EventFd>>,
     /// Every call fails from now on.
     pub(super) broken: Mutex<bool>,
+    /// What the next resets answer; afterwards they work.
+    pub(super) resets: Mutex<VecDeque<io::Result<bool>>>,
+    /// How many calls to enable vectors fail, after as many that work.
+    pub(super) fail_irqs: Mutex<(u32, u32)>,
 }
 
 impl FakeHost {
@@ -96,6 +100,8 @@ impl FakeHost {
             irqs: BTreeMap::new(),
             triggers: Mutex::default(),
             broken: Mutex::new(false),
+            resets: Mutex::default(),
+            fail_irqs: Mutex::default(),
         };
         host.regions.insert(region::CONFIG, Region { size: size as u64, mappable: Vec::new() });
         host.put(0, &[0x36, 0x1b, 0x10, 0x00]);
@@ -211,6 +217,14 @@ impl HostFunction for FakeHost {
 
     fn set_irqs(&self, index: u32, start: u32, triggers: &[Option<&EventFd>]) -> io::Result<()> {
         self.check()?;
+        match &mut *self.fail_irqs.lock().unwrap() {
+            (0, 0) => {}
+            (0, failures) => {
+                *failures -= 1;
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            (successes, _) => *successes -= 1,
+        }
         let connected: Vec<bool> = triggers.iter().map(Option::is_some).collect();
         let end = start as usize + triggers.len();
         assert!(end <= self.irqs(index).count as usize, "more vectors than there are");
@@ -239,7 +253,7 @@ impl HostFunction for FakeHost {
     fn reset(&self) -> io::Result<bool> {
         self.check()?;
         self.diary.add(Entry::Reset);
-        Ok(true)
+        self.resets.lock().unwrap().pop_front().unwrap_or(Ok(true))
     }
 
     fn page_size(&self) -> u64 {

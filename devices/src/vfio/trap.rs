@@ -36,8 +36,13 @@ impl Counters {
         Self { name: name.to_owned(), trapped: AtomicU64::new(0), errors: AtomicU64::new(0) }
     }
 
+    /// Counts an error that is logged elsewhere; returns how many there are.
+    pub(super) fn count_error(&self) -> u64 {
+        self.errors.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
     pub(super) fn error(&self, what: &str, error: &dyn fmt::Display) {
-        let count = self.errors.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let count = self.count_error();
         if count.is_power_of_two() {
             log::warn!("{}: cannot {what}: {error} ({count} errors so far)", self.name);
         }
