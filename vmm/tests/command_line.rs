@@ -1,0 +1,36 @@
+//! The command as a user meets it on any machine.
+
+use std::process::{Command, Output};
+
+fn nestling(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nestling")).args(arguments).output().expect("nestling starts")
+}
+
+fn complaint(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn help_has_examples_and_exit_statuses() {
+    let help = nestling(&["run", "--help"]);
+    assert!(help.status.success());
+    let text = String::from_utf8_lossy(&help.stdout);
+    assert!(text.contains("Examples:") && text.contains("Exit status"), "{text}");
+}
+
+#[test]
+fn an_unknown_option_lists_the_valid_ones() {
+    let output = nestling(&["run", "--krenel", "Image"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = complaint(&output);
+    assert!(text.contains("'--krenel'") && text.contains("--kernel, --initrd"), "{text}");
+}
+
+#[test]
+fn a_missing_kernel_is_named() {
+    let output = nestling(&["plan", "--kernel", "/no/such/Image"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint(&output).contains("/no/such/Image"));
+}
