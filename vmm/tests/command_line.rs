@@ -29,8 +29,9 @@ fn an_unknown_option_lists_the_valid_ones() {
 }
 
 #[test]
-fn a_missing_kernel_is_named() {
-    let output = nestling(&["plan", "--kernel", "/no/such/Image"]);
+fn a_device_that_is_not_there_is_named_with_what_lists_them() {
+    let output = nestling(&["plan", "--kernel", "Image", "--device", "ffff:ff:1f.7"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(complaint(&output).contains("/no/such/Image"));
+    let text = complaint(&output);
+    assert!(text.contains("ffff:ff:1f.7") && text.contains("lspci -D"), "{text}");
 }
