@@ -103,13 +103,14 @@ impl Msi {
         }
         let masked = self.layout.mask().map_or(0, |mask| config.u32(mask));
         let data = u32::from(config.u16(self.layout.data()));
+        let mut result = Ok(());
         for vector in 0..wanted {
             // The function puts the number of the vector into the low bits of the data.
             let message = data & !(wanted as u32 - 1) | vector as u32;
             let open = masked >> vector & 1 == 0;
-            self.vectors.route(vector, open.then_some(message))?;
+            result = result.and(self.vectors.route(vector, open.then_some(message)));
         }
-        Ok(())
+        result
     }
 
     /// The pending bits.

@@ -87,11 +87,16 @@ impl Msix {
         if !control.contains(MsixControl::ENABLE) {
             return self.vectors.release();
         }
+        let mut result = Ok(());
         if !before.contains(MsixControl::ENABLE) {
             // With one vector on the host the device is in MSI-X mode, whatever the guest has masked.
-            self.vectors.enable(0)?;
+            result = self.vectors.enable(0);
         }
-        (0..self.entries.len()).try_for_each(|vector| self.refresh(vector))
+        // One vector that fails must not take those after it along.
+        for vector in 0..self.entries.len() {
+            result = result.and(self.refresh(vector));
+        }
+        result
     }
 
     /// Routes a vector as its entry and the control bits say.

@@ -285,10 +285,15 @@ pub(super) struct FakeRouter {
     pub(super) diary: Diary,
     /// Data of the messages that were delivered while connecting.
     pub(super) delivered: Mutex<Vec<u32>>,
+    /// Data of messages that cannot be connected.
+    pub(super) refused: Mutex<Vec<u32>>,
 }
 
 impl MsiRouter for FakeRouter {
     fn connect(&self, trigger: &EventFd, device_id: u32, data: u32) -> io::Result<MsiRoute> {
+        if self.refused.lock().unwrap().contains(&data) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         if trigger.read().is_ok() {
             self.delivered.lock().unwrap().push(data);
         }

@@ -60,11 +60,16 @@ impl Vectors {
             return Ok(());
         };
         entry.trigger()?;
+        let enabled = self.enabled;
         let result = if self.irqs.dynamic { self.set(vector, vector + 1) } else { self.grow() };
-        if result.is_err()
-            && let Some(entry) = self.vectors.get_mut(vector)
-        {
-            entry.trigger = None;
+        if result.is_err() {
+            if let Some(entry) = self.vectors.get_mut(vector) {
+                entry.trigger = None;
+            }
+            if enabled && !self.enabled {
+                // Those that were there before come back.
+                self.set_all()?;
+            }
         }
         result
     }
@@ -74,6 +79,11 @@ impl Vectors {
         if self.enabled {
             self.disable()?;
         }
+        self.set_all()
+    }
+
+    /// Enables the vectors up to the last that has a trigger.
+    fn set_all(&mut self) -> io::Result<()> {
         let last = self.vectors.iter().rposition(|entry| entry.trigger.is_some());
         self.set(0, last.map_or(0, |last| last + 1))
     }

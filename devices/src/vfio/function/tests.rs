@@ -34,7 +34,7 @@ fn device() -> FakeHost {
 fn guest_with(host: FakeHost) -> Guest {
     let host = Arc::new(host);
     let diary = host.diary.clone();
-    let router = Arc::new(FakeRouter { diary: diary.clone(), delivered: Mutex::default() });
+    let router = Arc::new(FakeRouter { diary: diary.clone(), delivered: Mutex::default(), refused: Mutex::default() });
     let bus = Arc::new(MmioBus::new());
     let config = VfioFunctionConfig {
         name: "0000:01:00.0".to_owned(),
@@ -335,6 +335,41 @@ fn a_host_that_cannot_add_vectors_starts_over_with_more() {
 }
 
 #[test]
+fn a_host_that_fails_to_add_a_vector_keeps_those_before() {
+    let mut host = device();
+    host.vectors(irq::MSIX, 8, false);
+    let guest = guest_with(host);
+    guest.enable();
+    guest.write16(MSIX + 2, 0x8000);
+    guest.open(0, 0x10);
+    guest.take();
+    *guest.host.fail_irqs.lock().unwrap() = (0, 1);
+    guest.open(2, 0x22);
+    let again = Entry::SetIrqs { index: irq::MSIX, start: 0, connected: vec![true] };
+    assert_eq!(guest.take().last(), Some(&again));
+    guest.host.raise(irq::MSIX, 0);
+    assert_eq!((guest.function.counters().routed_vectors, guest.function.counters().errors), (1, 1));
+    guest.table(2, 3, 0);
+    assert_eq!(guest.function.counters().routed_vectors, 2, "the next time it works");
+}
+
+#[test]
+fn a_vector_that_cannot_be_routed_takes_no_other_along() {
+    let guest = guest();
+    guest.enable();
+    guest.write16(MSIX + 2, 0xc000);
+    (0..4).for_each(|vector| guest.open(vector, 0x10 + vector as u32));
+    guest.router.refused.lock().unwrap().push(0x11);
+    guest.write16(MSIX + 2, 0x8000);
+    assert_eq!((guest.function.counters().routed_vectors, guest.function.counters().errors), (3, 1));
+    guest.write16(MSIX + 2, 0);
+
+    guest.write16(MSI + 12, 0x10);
+    guest.write16(MSI + 2, 1 | 2 << 4);
+    assert_eq!((guest.function.counters().routed_vectors, guest.function.counters().errors), (3, 2));
+}
+
+#[test]
 fn the_table_reads_back_and_only_the_mask_bit_of_vector_control_sticks() {
     let guest = guest();
     guest.enable();
@@ -501,7 +536,8 @@ fn a_plan_that_does_not_fit_the_device_is_refused_by_name() {
     let refusal = |bars: Vec<BarAddress>| {
         let host = Arc::new(device());
         let diary = host.diary.clone();
-        let router = Arc::new(FakeRouter { diary: diary.clone(), delivered: Mutex::default() });
+        let router =
+            Arc::new(FakeRouter { diary: diary.clone(), delivered: Mutex::default(), refused: Mutex::default() });
         let guest = Bdf::from_requester_id(0);
         let config = VfioFunctionConfig { name: "0000:01:00.0".to_owned(), host, guest, bars };
         let bus = Arc::new(MmioBus::new());
