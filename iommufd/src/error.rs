@@ -162,7 +162,7 @@ pub enum Error {
         /// What was to be attached.
         hwpt: HwptId,
     },
-    /// EBUSY on attach that did not pass: the device is being reset all the time, or the host uses its PASIDs.
+    /// EBUSY on attach that did not pass: the device is being reset, or the host uses its PASIDs.
     #[error("{device} stayed busy while {hwpt} was to be attached: it is in reset, or the host uses its pasids")]
     DeviceBusy {
         /// The device.

@@ -150,6 +150,14 @@ impl VfioCdev {
         FileRegion { region: Region { size, mappable }, offset: device.get_region_offset(index) }
     }
 
+    fn attach(&self, hwpt: HwptId) -> io::Result<()> {
+        let Some(device) = &self.device else { return Ok(()) };
+        match device.attach_hwpt(hwpt.0) {
+            Err(VfioError::VfioDeviceAttachIommufdPt(e)) => Err(io::Error::from_raw_os_error(e.errno())),
+            other => other.map_err(io::Error::other),
+        }
+    }
+
     /// Position in the device's file of an access that lies within a region.
     fn position(&self, region: u32, offset: u64, length: u64) -> io::Result<u64> {
         self.regions
@@ -162,12 +170,11 @@ impl VfioCdev {
 
 impl AttachHwpt for VfioCdev {
     fn attach_hwpt(&self, hwpt: HwptId) -> Result<(), IommufdError> {
-        let Some(device) = &self.device else { return Ok(()) };
-        retry_while_busy(|| match device.attach_hwpt(hwpt.0) {
-            Err(VfioError::VfioDeviceAttachIommufdPt(e)) => Err(io::Error::from_raw_os_error(e.errno())),
-            other => other.map_err(io::Error::other),
-        })
-        .map_err(|e| IommufdError::from_attach(self.id, hwpt, e))
+        retry_while_busy(|| self.attach(hwpt)).map_err(|e| IommufdError::from_attach(self.id, hwpt, e))
+    }
+
+    fn try_attach_hwpt(&self, hwpt: HwptId) -> Result<(), IommufdError> {
+        self.attach(hwpt).map_err(|e| IommufdError::from_attach(self.id, hwpt, e))
     }
 
     fn detach_hwpt(&self) -> Result<(), IommufdError> {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -49,6 +49,7 @@ pub struct VfioFunction {
     /// Shared with the traps on the pages of its table.
     msix: Option<Arc<Mutex<Msix>>>,
     counters: Arc<Counters>,
+    after_reset: OnceLock<Box<dyn Fn() + Send + Sync>>,
     request: EventFd,
     error: EventFd,
 }
@@ -105,7 +106,8 @@ impl VfioFunction {
             }
         }
         let state = State { config, bars, msi, powered: true, closed: false, unreset: false };
-        let function = Self { name, host, state: Mutex::new(state), msix, counters, request, error };
+        let function =
+            Self { name, host, state: Mutex::new(state), msix, counters, after_reset: OnceLock::new(), request, error };
         function.write_device_command(&function.lock());
         Ok(Arc::new(function))
     }
@@ -124,6 +126,14 @@ impl VfioFunction {
         if let Some(mut msix) = self.msix() {
             self.note("route msi-x", msix.set_device_id(id));
         }
+    }
+
+    /// Has `work` done after each reset of the device, on the thread that reset it and without a lock of the function.
+    ///
+    /// While a device is in reset the kernel attaches no page table to it, so that the vSMMU may have one to attach now:
+    /// call [`Smmuv3::stream_added`](crate::smmuv3::Smmuv3::stream_added). Only the first `work` counts.
+    pub fn after_reset(&self, work: impl Fn() + Send + Sync + 'static) {
+        let _ = self.after_reset.set(Box::new(work));
     }
 
     /// Signalled while the host wants the device back (its driver is to be unbound).
@@ -221,7 +231,8 @@ impl VfioFunction {
     }
 
     /// Resets the device, and the virtual registers with it. Without a reset there is no more DMA until one works.
-    fn reset_device(&self, state: &mut State) {
+    fn reset_device(&self, mut guard: MutexGuard<'_, State>) {
+        let state = &mut *guard;
         self.quiesce(state);
         if let (false, Some(at)) = (state.powered, state.config.layout().power_state) {
             self.write_device(at, &[0; 2]);
@@ -245,6 +256,10 @@ impl VfioFunction {
         state.powered = true;
         // VFIO restores the registers that it saved before; Command must read 0 again.
         self.write_device_command(state);
+        drop(guard);
+        if let Some(work) = self.after_reset.get() {
+            work();
+        }
     }
 }
 
@@ -294,7 +309,7 @@ impl PciFunction for VfioFunction {
         let starts = |&(at, bit): &(u16, u8)| written(offset, data, at).is_some_and(|byte| byte & bit != 0);
         if layout.resets.iter().flatten().any(starts) {
             // Not by that bit: VFIO would do nothing, silently, while somebody else in the kernel holds the device.
-            return self.reset_device(state);
+            return self.reset_device(guard);
         }
         if let Some(byte) = layout.power_state.and_then(|at| written(offset, data, at)) {
             state.powered = byte & 0b11 == 0;
@@ -325,11 +340,10 @@ impl PciFunction for VfioFunction {
     }
 
     fn reset(&self) {
-        let mut state = self.lock();
-        if state.closed {
-            return;
+        let state = self.lock();
+        if !state.closed {
+            self.reset_device(state);
         }
-        self.reset_device(&mut state);
     }
 }
 

@@ -168,6 +168,9 @@ impl AttachHwpt for FakeHost {
     fn attach_hwpt(&self, _: HwptId) -> Result<(), IommufdError> {
         Ok(())
     }
+    fn try_attach_hwpt(&self, _: HwptId) -> Result<(), IommufdError> {
+        Ok(())
+    }
     fn detach_hwpt(&self) -> Result<(), IommufdError> {
         Ok(())
     }

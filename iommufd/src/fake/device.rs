@@ -2,12 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::objects::Entry;
 use super::{FakeKernel, Record, check, errno};
-use crate::attach::{AttachHwpt, retry_while_busy};
+use crate::attach::{AttachHwpt, retry_for};
 use crate::error::{Call, Error};
 use crate::ids::{DeviceId, HwptId};
+
+/// Shorter than a real device's: no test is to wait for seconds.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A device that [`FakeKernel::add_device`] bound.
 #[derive(Clone, Debug)]
@@ -24,7 +28,11 @@ impl FakeDevice {
 
 impl AttachHwpt for FakeDevice {
     fn attach_hwpt(&self, hwpt: HwptId) -> Result<(), Error> {
-        retry_while_busy(|| self.kernel.attach(self.id, hwpt)).map_err(|e| Error::from_attach(self.id, hwpt, e))
+        retry_for(PATIENCE, || self.kernel.attach(self.id, hwpt)).map_err(|e| Error::from_attach(self.id, hwpt, e))
+    }
+
+    fn try_attach_hwpt(&self, hwpt: HwptId) -> Result<(), Error> {
+        self.kernel.attach(self.id, hwpt).map_err(|e| Error::from_attach(self.id, hwpt, e))
     }
 
     fn detach_hwpt(&self) -> Result<(), Error> {
@@ -46,6 +54,9 @@ impl FakeKernel {
         let (smmu, canwbs) = objects.device(device).map(|d| (d.smmu, d.canwbs))?;
         if objects.device(device)?.attached == Some(hwpt.0) {
             return Ok(()); // nothing is evaluated again, not even the vDEVICE
+        }
+        if objects.device(device)?.in_reset {
+            return Err(errno(libc::EBUSY));
         }
         let mut vmaster = None;
         // Walk to the address space, checking what the driver checks on the way.
@@ -76,6 +87,14 @@ impl FakeKernel {
         device.attached = Some(hwpt.0);
         device.vmaster = vmaster;
         Ok(())
+    }
+
+    /// A reset of the device starts or ends: meanwhile it can be detached but not attached
+    /// (`pci_dev_reset_iommu_prepare`).
+    pub fn set_in_reset(&self, device: DeviceId, in_reset: bool) {
+        if let Ok(device) = self.lock().objects.device_mut(device) {
+            device.in_reset = in_reset;
+        }
     }
 
     /// `VFIO_DEVICE_DETACH_IOMMUFD_PT`.

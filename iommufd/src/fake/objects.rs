@@ -34,6 +34,7 @@ impl Mapping {
 pub(super) struct Device {
     pub(super) smmu: usize,
     pub(super) canwbs: bool,
+    pub(super) in_reset: bool,
     pub(super) attached: Option<u32>,
     /// vIOMMU and virtual StreamID as the attach found them (`struct arm_smmu_vmaster`).
     pub(super) vmaster: Option<(u32, u32)>,

@@ -259,6 +259,22 @@ fn an_attach_waits_for_a_reset_to_end() {
 }
 
 #[test]
+fn a_device_in_reset_can_be_detached_and_attached_only_afterwards() {
+    let (kernel, smmu) = host();
+    let device = kernel.add_device(smmu, true);
+    let (_ioas, parent, _viommu) = chain(&kernel, &device);
+    kernel.set_in_reset(device.dev_id(), true);
+    assert!(matches!(device.attach_hwpt(parent.id()), Err(Error::DeviceBusy { .. })));
+    kernel.take_records();
+    assert!(matches!(device.try_attach_hwpt(parent.id()), Err(Error::DeviceBusy { .. })));
+    assert_eq!(kernel.take_records().len(), 1, "not tried again");
+    device.detach_hwpt().unwrap();
+    kernel.set_in_reset(device.dev_id(), false);
+    device.try_attach_hwpt(parent.id()).unwrap();
+    device.detach_hwpt().unwrap();
+}
+
+#[test]
 fn a_kernel_that_is_too_old_says_which_version_is_needed() {
     let (kernel, smmu) = host();
     let device = kernel.add_device(smmu, true);

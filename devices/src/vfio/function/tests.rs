@@ -494,6 +494,22 @@ fn a_device_that_was_not_reset_does_no_dma_until_it_is() {
 }
 
 #[test]
+fn who_waits_for_a_reset_is_told_when_it_is_over() {
+    let guest = guest();
+    let count = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let (resets, function) = (count.clone(), Arc::downgrade(&guest.function));
+    guest.function.after_reset(move || {
+        let function = function.upgrade().unwrap();
+        assert_eq!(function.counters().mapped_bytes, 0, "and may ask the function");
+        resets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    });
+    guest.enable();
+    guest.write16(EXPRESS + 8, 0x8000);
+    guest.function.reset();
+    assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
 fn a_function_level_reset_that_fails_stops_dma_too() {
     let guest = guest();
     guest.enable();
