@@ -168,6 +168,18 @@ fn ctrl_a_x_ends_a_guest_and_restores_the_terminal() {
 }
 
 #[test]
+fn ctrl_a_p_presses_the_guests_power_button() {
+    let Some(place) = Place::here() else { return };
+    let mut guest = Launch::new(place).steps("button").on_a_terminal().start();
+    guest.wait_for("nestling-guest: waiting");
+    // whoever opens the device is told a moment after it says so
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    guest.types("\u{1}p");
+    guest.wait_for("nestling-guest: power button");
+    guest.finish().expect_passed();
+}
+
+#[test]
 fn what_is_typed_reaches_the_guests_shell() {
     let Some(place) = Place::here() else { return };
     let mut guest = Launch::new(place).steps("shell").on_a_terminal().start();

@@ -1,4 +1,4 @@
-//! Console input: bytes from a terminal, pipe or socket to the guest's UART, and the escape Ctrl-A X.
+//! Console input: bytes from a terminal, pipe or socket to the guest's UART, and what Ctrl-A begins.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -14,7 +14,8 @@ const TYPE_AHEAD: usize = 4096;
 pub struct Console {
     /// What people type; none for a console without input.
     pub input: Option<OwnedFd>,
-    /// Whether Ctrl-A X in the input ends the machine (Ctrl-A Ctrl-A is one Ctrl-A for the guest).
+    /// Whether Ctrl-A in the input is for nestling: X ends the machine, P presses the power button, a second Ctrl-A or A
+    /// is one Ctrl-A for the guest.
     pub escape: bool,
     /// What the guest prints.
     pub output: Box<dyn io::Write + Send>,
@@ -25,6 +26,7 @@ pub struct Console {
 struct Typed {
     bytes: Vec<u8>,
     quit: bool,
+    power_button: bool,
 }
 
 /// Finds the escape in what is typed; remembers a Ctrl-A at the end of a piece.
@@ -37,7 +39,7 @@ struct Escape {
 impl Escape {
     fn filter(&mut self, typed: &[u8]) -> Typed {
         if !self.enabled {
-            return Typed { bytes: typed.to_vec(), quit: false };
+            return Typed { bytes: typed.to_vec(), ..Typed::default() };
         }
         let mut result = Typed::default();
         for &byte in typed {
@@ -45,7 +47,8 @@ impl Escape {
                 (false, CTRL_A) => self.armed = true,
                 (false, byte) => result.bytes.push(byte),
                 (true, b'x' | b'X') => result.quit = true,
-                (true, CTRL_A) => result.bytes.push(CTRL_A),
+                (true, b'p' | b'P') => result.power_button = true,
+                (true, CTRL_A | b'a' | b'A') => result.bytes.push(CTRL_A),
                 (true, byte) => result.bytes.extend([CTRL_A, byte]),
             }
         }
@@ -63,8 +66,10 @@ pub(super) enum State {
     Open,
     /// The UART is full: nothing should be read before it has space.
     Full,
-    /// Somebody typed the escape.
+    /// Somebody typed Ctrl-A X.
     Quit,
+    /// Somebody typed Ctrl-A P.
+    PowerButton,
     /// Nothing will ever come again.
     Ended,
 }
@@ -91,14 +96,15 @@ impl Input {
             Ok(length) => {
                 let typed = self.escape.filter(&buffer[..length]);
                 self.waiting.extend(typed.bytes);
-                match (typed.quit, self.deliver()) {
-                    (true, _) => State::Quit,
+                match self.deliver() {
+                    _ if typed.quit => State::Quit,
+                    _ if typed.power_button => State::PowerButton,
                     // Who can type the escape is listened to even if the guest is not.
-                    (false, State::Full) if self.escape.enabled => {
+                    State::Full if self.escape.enabled => {
                         self.waiting.truncate(TYPE_AHEAD);
                         State::Open
                     }
-                    (false, state) => state,
+                    state => state,
                 }
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => State::Open,
@@ -132,7 +138,12 @@ mod tests {
 
     #[test]
     fn ctrl_a_x_quits() {
-        assert_eq!(escape().filter(b"ls\r\x01x"), Typed { bytes: b"ls\r".to_vec(), quit: true });
+        assert_eq!(escape().filter(b"ls\r\x01x"), Typed { bytes: b"ls\r".to_vec(), quit: true, power_button: false });
+    }
+
+    #[test]
+    fn ctrl_a_p_presses_the_power_button() {
+        assert_eq!(escape().filter(b"\x01p"), Typed { power_button: true, ..Typed::default() });
     }
 
     #[test]
@@ -144,13 +155,15 @@ mod tests {
 
     #[test]
     fn ctrl_a_twice_is_one_for_the_guest() {
-        assert_eq!(escape().filter(b"\x01\x01x"), Typed { bytes: b"\x01x".to_vec(), quit: false });
+        let both = Typed { bytes: b"\x01x".to_vec(), ..Typed::default() };
+        assert_eq!(escape().filter(b"\x01\x01x"), both);
+        assert_eq!(escape().filter(b"\x01ax"), both);
     }
 
     #[test]
     fn without_escape_every_byte_is_the_guests() {
         let typed = Escape::default().filter(b"\x01x");
-        assert_eq!(typed, Typed { bytes: b"\x01x".to_vec(), quit: false });
+        assert_eq!(typed, Typed { bytes: b"\x01x".to_vec(), ..Typed::default() });
     }
 
     #[test]

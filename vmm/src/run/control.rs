@@ -157,6 +157,7 @@ impl MutEventSubscriber for Console {
             match self.input.read() {
                 State::Open => {}
                 State::Quit => self.handle.quit(),
+                State::PowerButton => self.handle.power_button(),
                 State::Full | State::Ended => {
                     let _ = ops.remove(Events::empty_raw(input));
                 }

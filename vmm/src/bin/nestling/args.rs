@@ -21,7 +21,8 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a guest on this terminal until it powers off. Ctrl-A X ends it, Ctrl-A A sends Ctrl-A.
+    /// Run a guest on this terminal until it powers off. Ctrl-A X ends it, Ctrl-A P presses its power button,
+    /// Ctrl-A A sends Ctrl-A.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Show the machine that 'run' would make of the same options: PCI tree, vSMMUs, StreamIDs, addresses.
