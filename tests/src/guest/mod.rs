@@ -302,7 +302,8 @@ impl Guest {
         while let Ok((source, bytes)) = self.events.recv_timeout(Duration::from_millis(200)) {
             self.take(source, &bytes);
         }
-        let stats = std::fs::read(self.folder.path().join("stats.json")).ok();
+        // nestling makes the file before the guest, so that it cannot fail afterwards; a refusal leaves it empty
+        let stats = std::fs::read(self.folder.path().join("stats.json")).ok().filter(|text| !text.is_empty());
         let stats = stats.map(|text| serde_json::from_slice(&text).expect("counters are JSON"));
         Finished {
             status,
