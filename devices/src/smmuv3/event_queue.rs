@@ -8,8 +8,8 @@ use super::spec::event::{EVENT_SIZE, EventHead};
 use super::spec::registers::Gerror;
 
 impl Smmuv3 {
-    /// Moves all pending host events to the guest's queue; one interrupt for all of them.
-    pub(super) fn forward_events(&self, state: &mut State) {
+    /// Moves pending host events to the guest's queue; one interrupt for all of them. Returns whether more can come.
+    pub(super) fn forward_events(&self, state: &mut State) -> bool {
         let mut news = false;
         let drained = self.physical.drain_events(&mut |event| {
             news |= match event {
@@ -20,12 +20,13 @@ impl Smmuv3 {
                 }
             }
         });
-        if let Err(error) = drained {
-            self.complain(state, format_args!("events of the host cannot be read: {error}"));
-        }
         if news {
             self.event_interrupt(state);
         }
+        drained.unwrap_or_else(|error| {
+            self.complain(state, format_args!("events of the host cannot be read, the guest gets no more: {error}"));
+            false
+        })
     }
 
     /// Records an event of the model's own.

@@ -30,6 +30,10 @@ pub(super) struct Inner {
     pub(super) dead: BTreeSet<u32>,
     /// Fails the next install.
     pub(super) fail_install: bool,
+    /// Streams whose devices are in reset.
+    pub(super) busy: BTreeSet<u32>,
+    /// The event queue cannot be read.
+    pub(super) fail_events: bool,
     invalidations: u64,
     /// Whether to keep the calls; benches and long tests do not.
     pub(super) forget: bool,
@@ -136,10 +140,13 @@ impl PhysicalSmmu for FakeSmmu {
         }
     }
 
-    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<(), HostError> {
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<bool, HostError> {
+        if self.lock().fail_events {
+            return Err("no such device".into());
+        }
         let events = std::mem::take(&mut self.lock().events);
         events.into_iter().for_each(sink);
-        Ok(())
+        Ok(true)
     }
 
     fn invalidation_calls(&self) -> u64 {

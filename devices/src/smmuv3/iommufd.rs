@@ -320,14 +320,20 @@ impl PhysicalSmmu for IommufdSmmu {
         })
     }
 
-    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<(), HostError> {
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<bool, HostError> {
         let objects = self.read();
-        let Some(objects) = &*objects else { return Ok(()) };
+        let Some(objects) = &*objects else { return Ok(false) };
         let mut events = [Vevent::default(); EVENT_BATCH];
-        loop {
-            let count = objects.events.read(&mut events)?;
+        // A device can fault faster than this reads, and others wait for the lock.
+        for _ in 0..EVENT_DEPTH as usize / EVENT_BATCH {
+            let count = match objects.events.read(&mut events) {
+                Ok(count) => count,
+                // For the header that tells of lost events; poll comes again.
+                Err(kernel::Error::Failed { source, .. }) if source.raw_os_error() == Some(libc::ENOMEM) => 0,
+                Err(error) => return Err(error.into()),
+            };
             if count == 0 {
-                return Ok(());
+                break;
             }
             for event in events.iter().take(count) {
                 if event.lost > 0 {
@@ -349,5 +355,6 @@ impl PhysicalSmmu for IommufdSmmu {
             Some(objects) => objects.viommu.counters().invalidate_calls,
             None => self.calls.load(Ordering::Relaxed),
         }
+        Ok(true)
     }
 }

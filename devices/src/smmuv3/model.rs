@@ -97,9 +97,10 @@ impl Smmuv3 {
         self.configure(&mut state, stream_id, Cause::Change);
     }
 
-    /// To be called when [`event_fd`](Self::event_fd) is readable: moves the host's events to the guest's queue.
-    pub fn events_ready(&self) {
-        self.forward_events(&mut self.lock());
+    /// To be called when [`event_fd`](Self::event_fd) is readable: moves the host's events to the guest's queue. Returns
+    /// whether to go on polling it: one that cannot be read stays readable for ever.
+    pub fn events_ready(&self) -> bool {
+        self.forward_events(&mut self.lock())
     }
 
     /// Readable while host events are pending; poll it for input (level-triggered).

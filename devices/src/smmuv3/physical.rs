@@ -124,8 +124,9 @@ pub trait PhysicalSmmu: Send + Sync {
     /// valid, and only with StreamIDs for which [`has_stream`](Self::has_stream) holds.
     fn invalidate(&self, commands: &[CommandWords]) -> Result<(), InvalidateError>;
 
-    /// Takes all pending events, oldest first.
-    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<(), HostError>;
+    /// Takes pending events, oldest first; a bounded number of them, so that [`event_fd`](Self::event_fd) may be readable
+    /// still. Returns whether it is worth to be polled; after an error it is not.
+    fn drain_events(&self, sink: &mut dyn FnMut(HostEvent)) -> Result<bool, HostError>;
 
     /// Readable while events are pending; none if there are never events.
     fn event_fd(&self) -> Option<RawFd> {

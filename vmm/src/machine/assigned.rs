@@ -140,7 +140,10 @@ impl Assigned {
         for model in self.models() {
             let model = model.clone();
             if let Some(fd) = model.event_fd() {
-                control.watch(fd, Box::new(move || model.events_ready()));
+                let forward = move || {
+                    model.events_ready();
+                };
+                control.watch(fd, Box::new(forward));
             }
         }
     }

@@ -74,6 +74,14 @@ fn events_that_the_host_lost_are_an_overflow_too() {
 }
 
 #[test]
+fn a_queue_of_the_host_that_cannot_be_read_is_not_polled_any_more() {
+    let guest = Guest::running();
+    assert!(guest.smmu.events_ready());
+    guest.fake.lock().fail_events = true;
+    assert!(!guest.smmu.events_ready());
+}
+
+#[test]
 fn a_disabled_queue_takes_nothing() {
     let guest = Guest::running();
     guest.write(CR0, 0b1001);
