@@ -11,7 +11,7 @@ use super::model::{Smmuv3, State};
 use super::physical::{CommandWords, InvalidateError};
 use super::spec::command::{COMMAND_SIZE, CS_IRQ, Sync};
 use super::spec::registers::{CmdqError, Gerror};
-use super::streams::Cause;
+use super::streams::{Cause, Stream};
 
 /// Commands read from guest memory at once.
 const CHUNK: usize = 64;
@@ -81,7 +81,7 @@ impl Smmuv3 {
             Command::InvalidateContext { stream_id, words } => self.push_for(state, stream_id, words, index),
             Command::InvalidateAtc { stream_id, words } => {
                 // Without translation there is nothing to invalidate (section 4.5.1).
-                if !state.registers.cr0.smmuen() || state.dead_atcs.contains(&stream_id) {
+                if !state.registers.cr0.smmuen() || without_atc(state, stream_id) {
                     state.stats.dropped_commands += 1;
                     return Ok(());
                 }
@@ -118,6 +118,7 @@ impl Smmuv3 {
     /// CMD_SYNC: all that came before it is complete when it is.
     fn sync(&self, state: &mut State, sync: Sync, index: u32) -> Result<(), Stopped> {
         self.flush(state)?;
+        self.configure_busy(state);
         state.stats.syncs += 1;
         if std::mem::take(&mut state.atc_timeout) {
             let reason = format_args!("a device did not complete an atc invalidation");
@@ -189,24 +190,26 @@ impl Smmuv3 {
     /// Executes the batch from `first` on again, each command alone, so that an ATC that does not answer is known by
     /// its stream. `Err` is the position of a command that failed for another reason.
     fn retry_one_by_one(&self, state: &mut State, first: usize) -> Result<(), usize> {
-        let State { batch, dead_atcs, atc_timeout, .. } = state;
-        for (position, command) in batch.commands().iter().enumerate().skip(first) {
-            let stream = atc_stream(*command);
-            if stream.is_some_and(|stream| dead_atcs.contains(&stream)) {
+        let mut position = first;
+        while let Some(&command) = state.batch.commands().get(position) {
+            let stream = atc_stream(command);
+            if stream.is_some_and(|stream| without_atc(state, stream)) {
+                position += 1;
                 continue;
             }
-            match (self.physical.invalidate(std::slice::from_ref(command)), stream) {
+            match (self.physical.invalidate(&[command]), stream) {
                 (Ok(()), _) => {}
                 (Err(InvalidateError::Timeout { .. }), Some(stream)) => {
                     log::warn!(
-                        "{}: stream {stream:#x} does not complete atc invalidations; no more are sent until it is configured again",
+                        "{}: stream {stream:#x} does not complete atc invalidations; it has no ats until it is configured again",
                         self.name()
                     );
-                    dead_atcs.push(stream);
-                    *atc_timeout = true;
+                    self.give_up_atc(state, stream);
+                    state.atc_timeout = true;
                 }
                 (Err(_), _) => return Err(position),
             }
+            position += 1;
         }
         Ok(())
     }
@@ -219,6 +222,11 @@ impl Smmuv3 {
         self.complain(state, format_args!("command queue stopped at {index:#x} with {error:?}: {reason}"));
         self.global_error(state, Gerror::new().with_cmdq_err(true));
     }
+}
+
+/// Whether nothing can be in the ATC of a stream, or nothing of it can be used.
+fn without_atc(state: &State, stream_id: u32) -> bool {
+    state.streams.get(&stream_id).is_some_and(Stream::without_atc)
 }
 
 fn words(command: &[u8; COMMAND_SIZE as usize]) -> CommandWords {

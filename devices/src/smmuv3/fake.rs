@@ -105,10 +105,12 @@ impl PhysicalSmmu for FakeSmmu {
     fn install(&self, stream_id: u32, config: StreamConfig) -> Result<Installed, InstallError> {
         let mut inner = self.lock();
         let fail = std::mem::take(&mut inner.fail_install);
+        let busy = inner.busy.contains(&stream_id);
         let Some(now) = inner.streams.get_mut(&stream_id) else { return Ok(Installed::NoDevice) };
-        if fail {
+        if fail || busy && *now != config {
             *now = StreamConfig::Abort;
-            return Err(InstallError { stream_id, source: "out of memory".into() });
+            let source = if busy { "in reset" } else { "out of memory" };
+            return Err(InstallError { stream_id, busy, source: source.into() });
         }
         if *now == config {
             return Ok(Installed::Unchanged);

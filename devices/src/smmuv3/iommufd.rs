@@ -55,6 +55,17 @@ pub enum Error {
         #[source]
         source: kernel::Error,
     },
+    /// EINVAL on its first attach: stage 2 was made for a coherent device and this one is not
+    /// (`arm_smmu_attach_prepare`).
+    #[error(
+        "{device} cannot be put behind the vsmmu as stream {stream_id:#x}: its root complex is not coherent (no CANWBS in the host's IORT) while that of the vsmmu's first device is, or another device of its iommu group has another page table; give it a vsmmu of its own"
+    )]
+    NotCoherent {
+        /// The device.
+        device: DeviceId,
+        /// The StreamID it was to have.
+        stream_id: u32,
+    },
     /// An object is left behind.
     #[error("not everything of the vsmmu could be destroyed")]
     Teardown(#[source] kernel::Error),
@@ -92,6 +103,8 @@ struct Stream {
     vdevice: Vdevice,
     /// What the device is attached to; none if that is not known.
     config: Option<StreamConfig>,
+    /// The device was in reset when it was to get a page table, and is detached.
+    busy: bool,
     /// A page table of its own behind `config`, if it is not one of the fixed ones.
     nested: Option<NestedHwpt>,
 }
@@ -133,9 +146,14 @@ impl IommufdSmmu {
         };
         let info = self.iommufd.hw_info(id).map_err(failed)?;
         let vdevice = viommu.alloc_vdevice(id, stream_id).map_err(failed)?;
-        device.attach_hwpt(bypass.id()).map_err(failed)?;
+        device.attach_hwpt(bypass.id()).map_err(|source| match source {
+            // The vDEVICE proves that it is the same SMMU.
+            kernel::Error::CannotAttach { .. } => Error::NotCoherent { device: id, stream_id },
+            source => failed(source),
+        })?;
         *ats &= info.ats_supported();
-        entry.insert(Stream { device, vdevice, config: Some(StreamConfig::Bypass), nested: None });
+        let config = Some(StreamConfig::Bypass);
+        entry.insert(Stream { device, vdevice, config, busy: false, nested: None });
         Ok(())
     }
 
@@ -162,20 +180,29 @@ impl IommufdSmmu {
         let mut stream = streams.remove(&from).ok_or(Error::NoStream(from))?;
         // Off stage 1 before the vDEVICE goes: the kernel could not attach it again after a reset.
         stream.fail_closed(Fixed { viommu, bypass, abort });
-        let Stream { device, vdevice, nested, .. } = stream;
+        let Stream { device, vdevice, busy, nested, .. } = stream;
         let id = device.dev_id();
         let moved = vdevice.destroy().and_then(|()| {
             let vdevice = viommu.alloc_vdevice(id, to)?;
             // The kernel looks for the vDEVICE only when another page table is attached.
             let fresh = viommu.alloc_nested(id, Ste::ABORT)?;
-            device.attach_hwpt(fresh.id())?;
-            Ok((vdevice, fresh))
+            let busy = match attach(&*device, &fresh, busy) {
+                // It is detached, or aborts by the old one.
+                Err(kernel::Error::DeviceBusy { .. }) => true,
+                other => other.map(|()| false)?,
+            };
+            Ok((vdevice, fresh, busy))
         });
         drop(nested);
         match moved {
-            Ok((vdevice, fresh)) => {
-                let config = Some(StreamConfig::Abort);
-                streams.insert(to, Stream { device, vdevice, config, nested: Some(fresh) });
+            Ok((vdevice, fresh, busy)) => {
+                let mut stream = Stream { device, vdevice, config: None, busy, nested: Some(fresh) };
+                if busy {
+                    stream.detach();
+                } else {
+                    stream.config = Some(StreamConfig::Abort);
+                }
+                streams.insert(to, stream);
                 Ok(())
             }
             Err(source) => {
@@ -235,7 +262,8 @@ impl Stream {
             (None, StreamConfig::Bypass) => objects.bypass,
             (None, _) => objects.abort,
         };
-        self.device.attach_hwpt(hwpt.id())?;
+        attach(&*self.device, hwpt, self.busy)?;
+        self.busy = false;
         self.config = Some(config);
         if let Some(old) = std::mem::replace(&mut self.nested, nested)
             && let Err(error) = old.destroy()
@@ -248,14 +276,37 @@ impl Stream {
     /// Nothing may pass any more: abort, and if even that fails, no page table at all.
     fn fail_closed(&mut self, objects: Fixed<'_>) {
         let stream_id = self.vdevice.stream();
-        if let Err(error) = self.replace(objects, StreamConfig::Abort) {
-            log::error!("stream {stream_id:#x} cannot be aborted and is detached: {error}");
-            self.config = None;
-            if let Err(error) = self.device.detach_hwpt() {
-                log::error!("stream {stream_id:#x} cannot even be detached: {error}");
+        match self.replace(objects, StreamConfig::Abort) {
+            Ok(()) => {}
+            Err(kernel::Error::DeviceBusy { .. }) => self.wait_closed(),
+            Err(error) => {
+                log::error!("stream {stream_id:#x} cannot be aborted and is detached: {error}");
+                self.detach();
             }
         }
     }
+
+    /// The device is in reset and cannot even be made to abort. Detached it stays without a page table when the reset
+    /// ends, where the kernel would attach the last one again (`pci_dev_reset_iommu_done`).
+    fn wait_closed(&mut self) {
+        if !self.busy {
+            log::warn!("stream {:#x} is detached until its device is out of reset", self.vdevice.stream());
+            self.busy = true;
+            self.detach();
+        }
+    }
+
+    fn detach(&mut self) {
+        self.config = None;
+        if let Err(error) = self.device.detach_hwpt() {
+            log::error!("stream {:#x} cannot even be detached: {error}", self.vdevice.stream());
+        }
+    }
+}
+
+/// Attaches a page table. Who was in reset the last time may be so for a minute and is not waited for again.
+fn attach(device: &dyn AttachHwpt, hwpt: &NestedHwpt, busy: bool) -> Result<(), kernel::Error> {
+    if busy { device.try_attach_hwpt(hwpt.id()) } else { device.attach_hwpt(hwpt.id()) }
 }
 
 /// What all streams share.
@@ -304,8 +355,13 @@ impl PhysicalSmmu for IommufdSmmu {
         match stream.replace(fixed, config) {
             Ok(()) => Ok(Installed::Replaced),
             Err(source) => {
-                stream.fail_closed(fixed);
-                Err(InstallError { stream_id, source: source.into() })
+                let busy = matches!(source, kernel::Error::DeviceBusy { .. });
+                if busy {
+                    stream.wait_closed()
+                } else {
+                    stream.fail_closed(fixed)
+                }
+                Err(InstallError { stream_id, busy, source: source.into() })
             }
         }
     }
@@ -344,6 +400,7 @@ impl PhysicalSmmu for IommufdSmmu {
                 }
             }
         }
+        Ok(true)
     }
 
     fn event_fd(&self) -> Option<RawFd> {
@@ -355,6 +412,5 @@ impl PhysicalSmmu for IommufdSmmu {
             Some(objects) => objects.viommu.counters().invalidate_calls,
             None => self.calls.load(Ordering::Relaxed),
         }
-        Ok(true)
     }
 }

@@ -16,7 +16,7 @@ use super::physical::PhysicalSmmu;
 use super::registers::{Effect, Registers};
 use super::spec::registers::REGISTER_SPACE;
 use super::stats::{Stats, StreamStats};
-use super::streams::Cause;
+use super::streams::{Cause, Stream};
 use crate::bus::MmioDevice;
 
 /// What distinguishes one vSMMU from another.
@@ -46,8 +46,10 @@ pub(super) struct State {
     pub(super) batch: Batch,
     /// Reused for the StreamIDs of a range.
     pub(super) stream_ids: Vec<u32>,
-    /// Streams whose ATC does not answer any more; their CMD_ATC_INVs are dropped until they get a new configuration.
-    pub(super) dead_atcs: Vec<u32>,
+    /// Streams with a device, as far as they were looked at since the last reset.
+    pub(super) streams: BTreeMap<u32, Stream>,
+    /// Some of them wait for their device's reset to end.
+    pub(super) busy: bool,
     /// An ATC invalidation timed out since the last CMD_SYNC.
     pub(super) atc_timeout: bool,
     pub(super) stats: Stats,
@@ -74,7 +76,8 @@ impl Smmuv3 {
                 registers: Registers::new(config.features),
                 batch: Batch::new(),
                 stream_ids: Vec::new(),
-                dead_atcs: Vec::new(),
+                streams: BTreeMap::new(),
+                busy: false,
                 atc_timeout: false,
                 stats: Stats::default(),
                 stream_stats: BTreeMap::new(),
@@ -90,8 +93,8 @@ impl Smmuv3 {
         &self.name
     }
 
-    /// To be called after a device appeared behind the vSMMU while it is in use: gives its stream the configuration
-    /// that the guest's stream table has for it.
+    /// To be called after a device appeared behind the vSMMU while it is in use, and after one was reset: gives its
+    /// stream the configuration that the guest's stream table has for it.
     pub fn stream_added(&self, stream_id: u32) {
         let mut state = self.lock();
         self.configure(&mut state, stream_id, Cause::Change);
@@ -114,7 +117,8 @@ impl Smmuv3 {
         let mut state = self.lock();
         state.registers = Registers::new(*state.registers.features());
         state.batch.clear();
-        state.dead_atcs.clear();
+        state.streams.clear();
+        state.busy = false;
         state.atc_timeout = false;
         self.configure_all(&mut state);
         self.invalidate_everything(&mut state);

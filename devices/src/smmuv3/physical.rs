@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 
 use super::spec::event::EVENT_SIZE;
+use super::spec::ste::{EATS_ABORT, Ste1};
 
 /// A command as the guest wrote it, masked to what a nested host accepts: two little-endian words.
 pub type CommandWords = [u64; 2];
@@ -27,6 +28,14 @@ pub enum StreamConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage1(pub [u64; 2]);
 
+impl Stage1 {
+    /// The same with ATS off: translated transactions are terminated.
+    pub fn without_ats(self) -> Self {
+        let Self([word0, word1]) = self;
+        Self([word0, Ste1::from_bits(word1).with_eats(EATS_ABORT).into_bits()])
+    }
+}
+
 /// What the host answered.
 pub type HostError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,12 +50,14 @@ pub enum Installed {
     NoDevice,
 }
 
-/// Why a stream did not get its configuration. The stream aborts now.
+/// Why a stream did not get its configuration. Nothing of it passes now.
 #[derive(Debug, thiserror::Error)]
-#[error("stream {stream_id:#x} cannot be configured and is aborted")]
+#[error("stream {stream_id:#x} cannot be configured {}", if *.busy { "yet and is shut" } else { "and is aborted" })]
 pub struct InstallError {
     /// Its StreamID.
     pub stream_id: u32,
+    /// The device is in reset: the same may work later. Until then this comes at once, without another wait.
+    pub busy: bool,
     /// What the host answered.
     #[source]
     pub source: HostError,

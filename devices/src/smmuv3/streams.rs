@@ -14,6 +14,24 @@ pub(super) enum Cause {
     Change,
 }
 
+/// What the model keeps of a stream with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// What it is to have.
+    config: StreamConfig,
+    /// Its device is in reset and gets `config` later; nothing passes meanwhile.
+    busy: bool,
+    /// Its ATC does not answer any more, and ATS is off.
+    dead_atc: bool,
+}
+
+impl Stream {
+    /// Whether its ATC is empty or lost, so that an invalidation has nothing to do.
+    pub(super) fn without_atc(&self) -> bool {
+        self.busy || self.dead_atc
+    }
+}
+
 impl Smmuv3 {
     /// Configures every stream that has a device.
     pub(super) fn configure_all(&self, state: &mut State) {
@@ -31,9 +49,19 @@ impl Smmuv3 {
     pub(super) fn configure(&self, state: &mut State, stream_id: u32, cause: Cause) -> bool {
         // Emulated root ports have StreamIDs and entries too, but nothing to be configured.
         if !self.physical.has_stream(stream_id) {
+            state.streams.remove(&stream_id);
             return false;
         }
         let config = self.wanted(state, stream_id, cause);
+        self.install(state, stream_id, Stream { config, busy: false, dead_atc: false })
+    }
+
+    /// Gives a stream its configuration, now or when its device is out of reset. Returns whether it has the same stage 1
+    /// as before.
+    fn install(&self, state: &mut State, stream_id: u32, mut stream: Stream) -> bool {
+        let config = stream.config;
+        stream.busy = false;
+        let waited = state.streams.get(&stream_id).is_some_and(|before| before.busy);
         let installed = self.physical.install(stream_id, config);
         let counters = state.stream_stats.entry(stream_id).or_default();
         match installed {
@@ -45,18 +73,60 @@ impl Smmuv3 {
                     StreamConfig::Bypass => state.stats.bypass_installs += 1,
                     StreamConfig::Stage1(_) => state.stats.stage1_installs += 1,
                 }
-                state.dead_atcs.retain(|&dead| dead != stream_id);
+                if waited {
+                    log::info!("{}: stream {stream_id:#x} is configured, its device is out of reset", self.name());
+                }
+                state.streams.insert(stream_id, stream);
                 false
             }
-            Ok(Installed::Unchanged) => matches!(config, StreamConfig::Stage1(_)),
-            Ok(Installed::NoDevice) => false,
+            Ok(Installed::Unchanged) => {
+                state.streams.insert(stream_id, stream);
+                matches!(config, StreamConfig::Stage1(_))
+            }
+            Ok(Installed::NoDevice) => {
+                state.streams.remove(&stream_id);
+                false
+            }
             Err(error) => {
+                stream.busy = error.busy;
+                state.busy |= error.busy;
+                state.streams.insert(stream_id, stream);
+                if waited && error.busy {
+                    return false;
+                }
                 counters.failed_installs += 1;
                 state.stats.failed_installs += 1;
                 self.complain(state, format_args!("{error}: {}", error.source));
                 false
             }
         }
+    }
+
+    /// Tries again to configure the streams whose devices were in reset.
+    pub(super) fn configure_busy(&self, state: &mut State) {
+        if !std::mem::take(&mut state.busy) {
+            return;
+        }
+        let mut streams = std::mem::take(&mut state.stream_ids);
+        streams.clear();
+        streams.extend(state.streams.iter().filter(|(_, stream)| stream.busy).map(|(&stream_id, _)| stream_id));
+        for &stream_id in &streams {
+            if let Some(&stream) = state.streams.get(&stream_id) {
+                self.install(state, stream_id, stream);
+            }
+        }
+        state.stream_ids = streams;
+    }
+
+    /// Turns ATS off for a stream whose ATC does not answer: what it has cached must not be used any more. This is so
+    /// until the guest configures the stream again.
+    pub(super) fn give_up_atc(&self, state: &mut State, stream_id: u32) {
+        let Some(&stream) = state.streams.get(&stream_id) else { return };
+        let config = match stream.config {
+            StreamConfig::Stage1(ste) => StreamConfig::Stage1(ste.without_ats()),
+            other => other,
+        };
+        self.install(state, stream_id, Stream { config, dead_atc: true, ..stream });
     }
 
     /// What the guest wants for a stream now (section 3.11 for SMMUEN and GBPA).

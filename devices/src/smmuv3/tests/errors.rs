@@ -185,9 +185,68 @@ fn a_dead_atc_is_an_error_of_the_sync_and_stops_nobody_else() {
     guest.run(&[atc_inv(dead), atc_inv(alive), sync()]);
     assert_eq!(guest.take_invalidations(), [vec![words(atc_inv(alive))]]);
     guest.fake.lock().dead.clear();
-    guest.set_ste(dead, BYPASS_STE);
+    guest.set_ste(dead, ABORT_STE);
     guest.run(&[atc_inv(dead), sync()]);
     assert_eq!(guest.take_invalidations().last().unwrap(), &[words(atc_inv(dead))]);
+}
+
+#[test]
+fn a_dead_atc_is_not_used_until_the_guest_configures_its_stream() {
+    let mut guest = Guest::running();
+    let stream = STREAMS[0];
+    let [word0, word1] = stage1_ste(SCRATCH);
+    let ats = |config| match config {
+        StreamConfig::Stage1(ste) => Ste1::from_bits(ste.0[1]).eats() == 1,
+        other => panic!("{other:?}"),
+    };
+    guest.set_ste(stream, [word0, word1 | 1 << 28]);
+    assert!(ats(guest.fake.config(stream)));
+    guest.fake.lock().dead.insert(stream);
+    guest.push(atc_inv(stream));
+    guest.push(sync());
+    guest.kick();
+    assert_eq!(guest.command_error().map(|(_, error)| error), Some(ATC_INV_SYNC));
+    assert!(is_stage1(guest.fake.config(stream), SCRATCH) && !ats(guest.fake.config(stream)));
+    guest.acknowledge();
+    // The same entry once more is a new try.
+    guest.fake.lock().dead.clear();
+    guest.run(&[cfgi_ste(stream), sync()]);
+    assert!(ats(guest.fake.config(stream)));
+    guest.take_invalidations();
+    guest.run(&[atc_inv(stream), sync()]);
+    assert_eq!(guest.take_invalidations(), [[words(atc_inv(stream))]]);
+}
+
+#[test]
+fn an_atc_without_ats_is_sent_invalidations_again_after_any_configuration() {
+    let mut guest = Guest::running();
+    let stream = STREAMS[0];
+    guest.set_ste(stream, stage1_ste(SCRATCH));
+    guest.fake.lock().dead.insert(stream);
+    guest.push(atc_inv(stream));
+    guest.push(sync());
+    guest.kick();
+    guest.acknowledge();
+    guest.fake.lock().dead.clear();
+    guest.run(&[cfgi_ste(stream), sync()]);
+    guest.take_invalidations();
+    guest.run(&[atc_inv(stream), sync()]);
+    assert_eq!(guest.take_invalidations(), [[words(atc_inv(stream))]]);
+}
+
+#[test]
+fn a_reset_forgets_dead_atcs() {
+    let mut guest = Guest::running();
+    let stream = STREAMS[0];
+    guest.fake.lock().dead.insert(stream);
+    guest.push(atc_inv(stream));
+    guest.push(sync());
+    guest.kick();
+    guest.fake.lock().dead.clear();
+    guest.smmu.reset();
+    guest.start();
+    guest.run(&[atc_inv(stream), sync()]);
+    assert_eq!(guest.take_invalidations(), [[words(atc_inv(stream))]]);
 }
 
 #[test]

@@ -170,6 +170,94 @@ fn a_reset_of_the_device_is_waited_for() {
 }
 
 #[test]
+fn a_device_in_a_long_reset_is_shut_and_gets_its_entry_when_the_reset_is_over() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let device = host.devices[0].dev_id();
+    guest.set_ste(STREAMS[0], BYPASS_STE);
+    host.kernel.set_in_reset(device, true);
+    guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
+    assert_eq!(host.kernel.attached(device), None, "not what it had before, nor abort, which is busy too");
+    host.kernel.take_records();
+    guest.run(&[atc_inv(STREAMS[0]), sync()]);
+    let attaches = |records: Vec<Record>| records.iter().filter(|r| matches!(r, Record::Attach { .. })).count();
+    assert_eq!(attaches(host.kernel.take_records()), 1, "tried once, not waited for");
+    assert_eq!(host.executed(), Vec::<CommandWords>::new(), "nothing is in the atc");
+    assert_eq!(guest.smmu.stats().failed_installs, 1);
+    host.kernel.set_in_reset(device, false);
+    guest.run(&[sync()]);
+    assert!(host.ste(0).unwrap()[0] & 0xf == 0b1011);
+    guest.run(&[sync()]);
+    assert_eq!(attaches(host.kernel.take_records()), 1, "and is left in peace then");
+    host.physical.teardown().unwrap();
+    assert_eq!(host.kernel.live_objects(), 1, "the ioas");
+}
+
+#[test]
+fn the_end_of_a_reset_can_be_told() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let device = host.devices[0].dev_id();
+    host.kernel.set_in_reset(device, true);
+    guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
+    guest.smmu.stream_added(STREAMS[0]);
+    assert_eq!(host.kernel.attached(device), None);
+    host.kernel.set_in_reset(device, false);
+    guest.smmu.stream_added(STREAMS[0]);
+    assert!(host.ste(0).unwrap()[0] & 0xf == 0b1011);
+}
+
+#[test]
+fn an_entry_that_changes_during_a_reset_counts_as_it_is_then() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    host.kernel.set_in_reset(host.devices[0].dev_id(), true);
+    guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
+    guest.set_ste(STREAMS[0], BYPASS_STE);
+    host.kernel.set_in_reset(host.devices[0].dev_id(), false);
+    guest.run(&[sync()]);
+    assert_eq!(host.ste(0), BYPASS);
+}
+
+#[test]
+fn a_device_can_be_renumbered_during_its_reset() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
+    guest.write_ste(0x300, stage1_ste(SCRATCH));
+    host.kernel.set_in_reset(host.devices[0].dev_id(), true);
+    host.physical.renumber_stream(STREAMS[0], 0x300).unwrap();
+    guest.smmu.stream_added(0x300);
+    assert_eq!(host.kernel.attached(host.devices[0].dev_id()), None);
+    host.kernel.set_in_reset(host.devices[0].dev_id(), false);
+    guest.run(&[sync()]);
+    assert!(host.ste(0).unwrap()[0] & 0xf == 0b1011);
+}
+
+#[test]
+fn a_storm_of_events_ends_at_some_time() {
+    let host = Host::new();
+    let _guest = host.guest();
+    let raise = || host.kernel.raise_event(host.devices[0].dev_id(), [0x10, 0, 0, 0]);
+    assert!(raise());
+    let mut count = 0;
+    let more = host.physical.drain_events(&mut |_| {
+        count += 1;
+        raise();
+    });
+    assert!(more.unwrap(), "the rest comes by the next poll");
+    assert!((1..=4096).contains(&count), "{count}");
+}
+
+#[test]
+fn a_device_that_is_less_coherent_than_the_first_is_refused_with_the_reason() {
+    let host = Host::new();
+    let stranger = host.kernel.add_device(0, false);
+    let error = host.physical.add_stream(0x300, Arc::new(stranger)).unwrap_err().to_string();
+    assert!(error.contains("CANWBS") && error.contains("0x300"), "{error}");
+}
+
+#[test]
 fn an_atc_that_times_out_is_an_error_of_the_sync() {
     let host = Host::new();
     let mut guest = host.guest();

@@ -296,6 +296,20 @@ fn a_stream_that_the_host_cannot_configure_aborts_and_the_queue_goes_on() {
 }
 
 #[test]
+fn a_device_in_reset_gets_its_entry_at_the_next_sync_after_it() {
+    let mut guest = Guest::running();
+    guest.set_ste(STREAM, BYPASS_STE);
+    guest.fake.lock().busy.insert(STREAM);
+    guest.set_ste(STREAM, stage1_ste(SCRATCH));
+    guest.run(&[sync()]);
+    assert_eq!(guest.fake.config(STREAM), StreamConfig::Abort);
+    guest.fake.lock().busy.clear();
+    guest.run(&[sync()]);
+    assert!(is_stage1(guest.fake.config(STREAM), SCRATCH));
+    assert_eq!(guest.smmu.stats().failed_installs, 1, "once for all tries");
+}
+
+#[test]
 fn a_device_that_comes_later_gets_what_its_entry_says() {
     let guest = Guest::running();
     let late = 0x300;
