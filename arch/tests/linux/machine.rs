@@ -187,6 +187,8 @@ fn describe(cpus: u16, features: Features) -> Description {
         ged: wired(layout::GED, layout::GED_INTID),
         pci: acpi::Pci {
             ecam: window(high.ecam),
+            // Unused: there is no vSMMU.
+            msi_window: acpi::Window { base: 0x0800_0000, size: 0x10_0000 },
             bridges: vec![acpi::HostBridge {
                 uid: 0,
                 buses: acpi::BusRange { first: 0, last: 0xff },
