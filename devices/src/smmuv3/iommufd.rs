@@ -290,7 +290,7 @@ impl Stream {
     /// ends, where the kernel would attach the last one again (`pci_dev_reset_iommu_done`).
     fn wait_closed(&mut self) {
         if !self.busy {
-            log::warn!("stream {:#x} is detached until its device is out of reset", self.vdevice.stream());
+            log::debug!("stream {:#x} is detached until its device is out of reset", self.vdevice.stream());
             self.busy = true;
             self.detach();
         }

@@ -74,7 +74,7 @@ impl Smmuv3 {
                     StreamConfig::Stage1(_) => state.stats.stage1_installs += 1,
                 }
                 if waited {
-                    log::info!("{}: stream {stream_id:#x} is configured, its device is out of reset", self.name());
+                    log::debug!("{}: stream {stream_id:#x} is configured, its device is out of reset", self.name());
                 }
                 state.streams.insert(stream_id, stream);
                 false
