@@ -1,13 +1,15 @@
 //! What cargo builds for the host: nestling and the test binaries.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
 use serde::Deserialize;
 
-use super::Error;
 use super::error::file;
+use super::{Error, supervise};
 
 /// The target of everything that runs in the host: static, and linked without a C toolchain.
 pub const TARGET: &str = "aarch64-unknown-linux-musl";
@@ -66,19 +68,14 @@ impl Executable {
 }
 
 /// Runs cargo with these arguments and returns what executables it has made.
-pub fn executables(what: &str, arguments: &[&str]) -> Result<Vec<Executable>, Error> {
-    let output = cargo()
-        .args(arguments)
-        .args(["--quiet", "--message-format=json-render-diagnostics"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|source| Error::Start { program: "cargo".to_owned(), source })?;
-    if !output.status.success() {
-        return Err(Error::Build(what.to_owned()));
-    }
-    let messages = output.stdout.split(|byte| *byte == b'\n');
-    Ok(messages.filter_map(|line| serde_json::from_slice(line).ok()).filter_map(executable).collect())
+pub fn executables(what: &str, arguments: &[&str], interrupted: &AtomicBool) -> Result<Vec<Executable>, Error> {
+    let mut command = cargo();
+    command.args(arguments).args(["--quiet", "--message-format=json-render-diagnostics"]);
+    let (status, built) = supervise::run(&mut command, interrupted, |stdout| {
+        let messages = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+        messages.filter_map(|line| serde_json::from_slice(&line).ok()).filter_map(executable).collect()
+    })?;
+    if status.success() { Ok(built) } else { Err(Error::Build(what.to_owned())) }
 }
 
 fn executable(message: Message) -> Option<Executable> {
@@ -94,12 +91,12 @@ fn executable(message: Message) -> Option<Executable> {
 }
 
 /// Builds `nestling` for the host and says where it is. `$NESTLING_BIN` is taken instead if it is set.
-pub fn nestling() -> Result<PathBuf, Error> {
+pub fn nestling(interrupted: &AtomicBool) -> Result<PathBuf, Error> {
     if let Some(path) = std::env::var_os("NESTLING_BIN").filter(|path| !path.is_empty()) {
         return Path::new(&path).canonicalize().map_err(file("finding $NESTLING_BIN,", path));
     }
     let arguments = ["build", "--package", "nestling", "--bin", "nestling", "--target", TARGET, "--profile", "lab"];
-    let built = executables("nestling", &arguments)?;
+    let built = executables("nestling", &arguments, interrupted)?;
     built.into_iter().map(|built| built.path).next_back().ok_or_else(|| Error::Build("nestling".to_owned()))
 }
 
@@ -118,7 +115,9 @@ pub fn test_name(program: &Path) -> Option<&str> {
 
 /// cargo in the workspace, with the environment of the user and not of the `cargo run` that started the lab.
 pub fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // the kernel ends cargo if the lab is killed
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();

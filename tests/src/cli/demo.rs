@@ -53,7 +53,7 @@ struct Expected {
 impl Arguments {
     pub(super) fn run(self) -> Result<ExitCode, Error> {
         let lab = Lab::open()?;
-        let nestling = build::nestling()?;
+        let nestling = build::nestling(&lab.interrupted)?;
         let mut view = View::default();
         let (status, stats, expected) = if self.native {
             let folder = tempfile::tempdir().map_err(file("making a folder in", std::env::temp_dir()))?;

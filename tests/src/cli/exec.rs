@@ -40,7 +40,7 @@ impl Arguments {
         let local = command.first().map(Path::new).filter(|path| path.components().count() > 1 || path.is_file());
         let local = local.map(|path| path.canonicalize().map_err(file("finding", path))).transpose()?;
         let needs_nestling = self.nestling || local.as_deref().is_some_and(build::is_integration_test);
-        let nestling = needs_nestling.then(build::nestling).transpose()?;
+        let nestling = needs_nestling.then(|| build::nestling(&lab.interrupted)).transpose()?;
 
         let by_name =
             local.as_deref().and_then(build::test_name).map_or(crate::host::profile::DEFAULT, Profile::name_for);

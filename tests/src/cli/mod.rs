@@ -13,6 +13,7 @@ mod exec;
 mod native;
 mod report;
 mod shell;
+mod supervise;
 mod tally;
 mod test;
 

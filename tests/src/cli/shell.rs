@@ -21,7 +21,7 @@ impl Arguments {
     pub(super) fn run(self) -> Result<ExitCode, Error> {
         let lab = Lab::open()?;
         let profile = Profile::named(&self.host)?;
-        let nestling = build::nestling()?;
+        let nestling = build::nestling(&lab.interrupted)?;
         let mut script = exec::environment(&lab, &profile, Some(&nestling))
             .export("KERNEL", &lab.artifacts.kernel)
             .export("INITRD", &lab.artifacts.guest_initramfs)

@@ -1,14 +1,15 @@
 //! `cargo lab test`: everything that has to pass before a change is taken.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::build::{self, Executable, TARGET};
-use super::error::file;
 use super::tally::Tally;
-use super::{Error, Lab, exec};
+use super::{Error, Lab, exec, supervise};
 use crate::host::profile::DEFAULT;
 use crate::host::tail::Tail;
 use crate::host::{Output, Profile, Script};
@@ -28,17 +29,17 @@ impl Arguments {
         let begun = Instant::now();
         // first of all: lints and tests for the host need the target that the set-up installs
         let lab = Lab::open()?;
-        let mut session = Session { tally: Tally::default(), failed: Vec::new() };
+        let mut session = Session { tally: Tally::default(), failed: Vec::new(), lab: &lab };
         let filter = self.filter.as_deref();
         if filter.is_none() {
-            session.check("formatting", &["fmt", "--all", "--check"]);
+            session.check("formatting", &["fmt", "--all", "--check"])?;
             let lints = ["clippy", "--workspace", "--all-targets", "--quiet"];
             let errors = ["--", "-D", "warnings"];
-            session.check("lints", &[&lints[..], &errors].concat());
-            session.check(&format!("lints for {TARGET}"), &[&lints[..], &["--target", TARGET], &errors].concat());
+            session.check("lints", &[&lints[..], &errors].concat())?;
+            session.check(&format!("lints for {TARGET}"), &[&lints[..], &["--target", TARGET], &errors].concat())?;
         }
         session.natively(filter)?;
-        session.in_the_lab(&lab, filter);
+        session.in_the_lab(filter)?;
         println!("\n== finished in {:.0} s", begun.elapsed().as_secs_f32());
         for failed in &session.failed {
             println!("failed: {failed}");
@@ -49,34 +50,34 @@ impl Arguments {
 }
 
 /// Results so far.
-struct Session {
+struct Session<'a> {
     tally: Tally,
     /// Sections and programs that did not pass.
     failed: Vec<String>,
+    lab: &'a Lab,
 }
 
-impl Session {
+impl Session<'_> {
     /// A section that is one call of cargo and counts as one test.
-    fn check(&mut self, title: &str, arguments: &[&str]) {
+    fn check(&mut self, title: &str, arguments: &[&str]) -> Result<(), Error> {
         let begun = heading(title);
-        let passed = build::cargo().args(arguments).stdin(Stdio::null()).status().is_ok_and(|status| status.success());
-        if passed {
+        if self.counting(arguments)? {
             self.tally.passed += 1;
         } else {
             self.tally.failed += 1;
             self.failed.push(title.to_owned());
         }
         footing(title, begun);
+        Ok(())
     }
 
     /// All tests of the workspace on this machine.
     fn natively(&mut self, filter: Option<&str>) -> Result<(), Error> {
         let title = "unit tests on this machine";
         let begun = heading(title);
-        let mut command = build::cargo();
-        command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+        let arguments: Vec<&str> = ["test", "--workspace", "--no-fail-fast"].into_iter().chain(filter).collect();
         let before = self.tally;
-        let passed = self.counting(command)?;
+        let passed = self.counting(&arguments)?;
         self.expect(title, passed, before);
         footing(title, begun);
         Ok(())
@@ -84,18 +85,21 @@ impl Session {
 
     /// All tests of the workspace as aarch64 programs: those of a test file with a profile's name in that host, all others
     /// in the usual one. Each host is booted once.
-    fn in_the_lab(&mut self, lab: &Lab, filter: Option<&str>) {
+    fn in_the_lab(&mut self, filter: Option<&str>) -> Result<(), Error> {
         let title = "building for the lab";
         let begun = heading(title);
-        let built = build::executables("the tests", &["test", "--workspace", "--no-run", "--target", TARGET]);
-        let (built, nestling) = match built.and_then(|built| Ok((built, build::nestling()?))) {
+        let interrupted = &self.lab.interrupted;
+        let arguments = ["test", "--workspace", "--no-run", "--target", TARGET];
+        let built = build::executables("the tests", &arguments, interrupted);
+        let (built, nestling) = match built.and_then(|built| Ok((built, build::nestling(interrupted)?))) {
             Ok(all) => all,
-            Err(error) => {
+            Err(error @ Error::Build(_)) => {
                 eprintln!("lab: {}", error.chain());
                 self.tally.failed += 1;
                 self.failed.push(title.to_owned());
-                return;
+                return Ok(());
             }
+            Err(error) => return Err(error),
         };
         footing(title, begun);
         let mut hosts = BTreeMap::<&str, Vec<Executable>>::new();
@@ -104,31 +108,43 @@ impl Session {
             hosts.entry(profile).or_default().push(test);
         }
         for (profile, tests) in hosts {
-            self.boot(lab, &nestling, profile, &tests, filter);
+            self.boot(&nestling, profile, &tests, filter)?;
         }
+        Ok(())
     }
 
     /// Runs test binaries one after the other in one host.
-    fn boot(&mut self, lab: &Lab, nestling: &Path, profile: &str, tests: &[Executable], filter: Option<&str>) {
+    fn boot(
+        &mut self,
+        nestling: &Path,
+        profile: &str,
+        tests: &[Executable],
+        filter: Option<&str>,
+    ) -> Result<(), Error> {
         let title = format!("tests in the emulated host '{profile}'");
         let begun = heading(&title);
         let before = self.tally;
-        let passed = self.programs(lab, nestling, profile, tests, filter).unwrap_or_else(|error| {
-            eprintln!("lab: {}", error.chain());
-            false
-        });
+        let passed = match self.programs(nestling, profile, tests, filter) {
+            Ok(passed) => passed,
+            Err(error) if self.lab.interrupted.load(Ordering::Relaxed) => return Err(error),
+            Err(error) => {
+                eprintln!("lab: {}", error.chain());
+                false
+            }
+        };
         self.expect(&title, passed, before);
         footing(&title, begun);
+        Ok(())
     }
 
     fn programs(
         &mut self,
-        lab: &Lab,
         nestling: &Path,
         profile: &str,
         tests: &[Executable],
         filter: Option<&str>,
     ) -> Result<bool, Error> {
+        let lab = self.lab;
         let profile = Profile::named(profile)?;
         let script = script(exec::environment(lab, &profile, Some(nestling)), tests, filter);
         let mut host = exec::host(lab, profile, Some(nestling))?.limit(LIMIT);
@@ -148,21 +164,15 @@ impl Session {
         Ok(ended.status == 0 && ended.kernel_faults.is_empty())
     }
 
-    /// Runs a command of this machine, shows its output and counts the results in it.
-    fn counting(&mut self, mut command: Command) -> Result<bool, Error> {
-        use std::io::{BufRead, BufReader};
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|source| Error::Start { program: "cargo".to_owned(), source })?;
-        if let Some(stdout) = child.stdout.take() {
+    /// Runs cargo on this machine, shows its output and counts the results in it.
+    fn counting(&mut self, arguments: &[&str]) -> Result<bool, Error> {
+        let mut command = build::cargo();
+        let (status, ()) = supervise::run(command.args(arguments), &self.lab.interrupted, |stdout| {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 self.tally.line(&line);
                 println!("{line}");
             }
-        }
-        let status = child.wait().map_err(file("waiting for", "cargo"))?;
+        })?;
         Ok(status.success())
     }
 
