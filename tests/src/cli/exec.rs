@@ -47,6 +47,10 @@ impl Arguments {
         let profile = Profile::named(self.host.as_deref().unwrap_or(by_name))?;
         let directory = std::env::current_dir().map_err(file("finding", "."))?;
         let mut script = environment(&lab, &profile, nestling.as_deref());
+        if needs_nestling && std::env::var_os("RUST_TEST_THREADS").is_none() {
+            // they share the host's devices, and some take them away
+            script = script.export("RUST_TEST_THREADS", "1");
+        }
         let mut host =
             host(&lab, profile, nestling.as_deref())?.limit(Duration::from_secs(self.limit)).share(&directory);
         if let Some(local) = local {

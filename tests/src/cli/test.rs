@@ -187,6 +187,9 @@ impl Session<'_> {
     }
 }
 
+/// The tests of a file share the host's devices, and some take them away.
+const ONE_AT_A_TIME: &str = "env RUST_TEST_THREADS=1";
+
 /// Runs every binary in the folder of its package, as cargo does, and fails if one of them did.
 fn script(mut script: Script, tests: &[Executable], filter: Option<&str>) -> Script {
     script = script.text("failed=0");
@@ -195,7 +198,7 @@ fn script(mut script: Script, tests: &[Executable], filter: Option<&str>) -> Scr
         script = script
             .words("echo; echo Running", [format!("{} ({})", test.target.name, test.target.kind.join(" "))])
             .words("cd", [&test.package])
-            .words("", words)
+            .words(if test.is_test_file() { ONE_AT_A_TIME } else { "" }, words)
             .text("status=$?; [ $status = 0 ] || { failed=1; echo \"ended with status $status\"; }");
     }
     script.text("exit $failed")
