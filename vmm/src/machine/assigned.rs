@@ -77,10 +77,16 @@ impl Assigned {
             let window = expander.smmu.window;
             bus.insert(window.base..window.end(), model.clone())?;
             if let Some(smmu) = self.smmus.last_mut() {
-                smmu.model = Some(model);
+                smmu.model = Some(model.clone());
             }
             for (cdev, function) in devices {
-                self.add_function(cdev, &function, platform, bus, &routes)?;
+                let made = self.add_function(cdev, &function, platform, bus, &routes)?;
+                let (model, stream_id) = (Arc::downgrade(&model), function.stream_id as u32);
+                made.after_reset(move || {
+                    if let Some(model) = model.upgrade() {
+                        model.stream_added(stream_id);
+                    }
+                });
             }
         }
         Ok(())
@@ -103,7 +109,7 @@ impl Assigned {
         platform: &Platform,
         bus: &Arc<MmioBus>,
         routes: &Arc<dyn MsiRouter>,
-    ) -> Result<(), Error> {
+    ) -> Result<Arc<VfioFunction>, Error> {
         let config = VfioFunctionConfig {
             name: function.host.clone(),
             host: cdev,
@@ -112,8 +118,8 @@ impl Assigned {
         };
         let made = VfioFunction::new(config, bus.clone(), platform.slots.clone(), routes.clone())
             .map_err(|e| device_error(&function.host, e))?;
-        self.functions.insert(function.host.clone(), made);
-        Ok(())
+        self.functions.insert(function.host.clone(), made.clone());
+        Ok(made)
     }
 
     /// The guest's side of the device that the host knows as `host`.
@@ -128,22 +134,21 @@ impl Assigned {
             let request = move || {
                 let _ = wanted.request_event().read();
                 log::warn!("{}: the host wants it back; end this guest to give it back", wanted.name());
+                true
             };
             control.watch(function.request_event().as_raw_fd(), Box::new(request));
             let failed = function.clone();
             let error = move || {
                 let _ = failed.error_event().read();
                 log::error!("{}: the host reports an uncorrectable error; reset the guest", failed.name());
+                true
             };
             control.watch(function.error_event().as_raw_fd(), Box::new(error));
         }
         for model in self.models() {
             let model = model.clone();
             if let Some(fd) = model.event_fd() {
-                let forward = move || {
-                    model.events_ready();
-                };
-                control.watch(fd, Box::new(forward));
+                control.watch(fd, Box::new(move || model.events_ready()));
             }
         }
     }

@@ -23,8 +23,8 @@ pub enum Error {
     Wake(#[source] std::io::Error),
 }
 
-/// Work to do whenever a file descriptor is readable.
-pub type Readable = Box<dyn FnMut() + Send>;
+/// Work to do whenever a file descriptor is readable; `false` ends the watch.
+pub type Readable = Box<dyn FnMut() -> bool + Send>;
 /// Does what is due now and says how long it is until something is due again.
 pub type Clock = Box<dyn FnMut() -> Option<Duration> + Send>;
 
@@ -134,8 +134,10 @@ impl MutEventSubscriber for Watch {
         add(ops, self.fd);
     }
 
-    fn process(&mut self, _: Events, _: &mut EventOps) {
-        (self.work)();
+    fn process(&mut self, _: Events, ops: &mut EventOps) {
+        if !(self.work)() {
+            let _ = ops.remove(Events::empty_raw(self.fd));
+        }
     }
 }
 
@@ -238,11 +240,34 @@ mod tests {
         let work = move || {
             count.fetch_add(1, Ordering::SeqCst);
             handle.quit();
+            true
         };
         control.watch(reader.as_raw_fd(), Box::new(work));
         std::io::Write::write_all(&mut &writer, b"x").unwrap();
         assert_eq!(control.run().unwrap(), Outcome::Quit);
         assert!(served.load(Ordering::SeqCst) >= 1);
+    }
+
+    #[test]
+    fn a_descriptor_that_nobody_can_empty_is_given_up() {
+        let mut control = control();
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = served.clone();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let work = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            false
+        };
+        control.watch(reader.as_raw_fd(), Box::new(work));
+        std::io::Write::write_all(&mut &writer, b"x").unwrap();
+        let handle = control.handle();
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            handle.quit();
+        });
+        assert_eq!(control.run().unwrap(), Outcome::Quit);
+        later.join().unwrap();
+        assert_eq!(served.load(Ordering::SeqCst), 1);
     }
 
     #[test]
