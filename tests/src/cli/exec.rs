@@ -54,7 +54,7 @@ impl Arguments {
         let mut host =
             host(&lab, profile, nestling.as_deref())?.limit(Duration::from_secs(self.limit)).share(&directory);
         if let Some(local) = local {
-            host = host.share(local.parent().unwrap_or(Path::new("/")));
+            host = host.share(folder(&local));
             if let Some(program) = command.first_mut() {
                 *program = local.into_os_string();
             }
@@ -79,6 +79,13 @@ pub(super) fn host<'a>(lab: &'a Lab, profile: Profile, nestling: Option<&Path>) 
         host = host.share(path.parent().unwrap_or(Path::new("/")));
     }
     Ok(host)
+}
+
+/// The folder that a program needs: its own, or for one of cargo's test binaries the one above `deps`, where the
+/// binaries are that it may start.
+pub(super) fn folder(program: &Path) -> &Path {
+    let own = program.parent().unwrap_or(Path::new("/"));
+    own.parent().filter(|_| own.ends_with("deps")).unwrap_or(own)
 }
 
 /// Sets the variables that test binaries read; see `docs/lab.md`.
@@ -111,4 +118,15 @@ pub(super) fn pass_on(output: Output<'_>, verbose: bool) {
         Output::Ready(took) if verbose => writeln!(std::io::stderr(), "lab: host ready in {:.1} s", took.as_secs_f32()),
         Output::Console(_) | Output::Ready(_) => Ok(()),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_binary_comes_with_the_programs_beside_it() {
+        assert_eq!(folder(Path::new("/t/debug/deps/two_nvme-0123456789abcdef")), Path::new("/t/debug"));
+        assert_eq!(folder(Path::new("/t/debug/nestling")), Path::new("/t/debug"));
+    }
 }

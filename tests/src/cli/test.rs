@@ -149,7 +149,7 @@ impl Session<'_> {
         let script = script(exec::environment(lab, &profile, Some(nestling)), tests, filter);
         let mut host = exec::host(lab, profile, Some(nestling))?.limit(LIMIT);
         for test in tests {
-            host = host.share(test.path.parent().unwrap_or(Path::new("/")));
+            host = host.share(exec::folder(&test.path));
         }
         let mut lines = Tail::default();
         let ended = host.run(&script, &mut |output| {
