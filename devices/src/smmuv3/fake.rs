@@ -86,6 +86,8 @@ pub(super) fn host() -> HostCapabilities {
         iidr: 0x43b,
         aidr: 3,
         ats: true,
+        pasid_bits: 20,
+        repeat_tlbi_cfgi: false,
     }
 }
 

@@ -95,7 +95,8 @@ struct Objects {
     abort: NestedHwpt,
     viommu: Arc<Viommu>,
     parent: Arc<NestParent>,
-    ats: bool,
+    /// What all devices have in common.
+    host: HostCapabilities,
 }
 
 struct Stream {
@@ -116,17 +117,16 @@ impl IommufdSmmu {
         let device = first.dev_id();
         let failed = |source| Error::Viommu { device, source };
         let info = iommufd.hw_info(device).map_err(failed)?;
-        let smmu = info.smmu.ok_or(Error::NotSmmuV3(device))?;
+        let host = HostCapabilities::of(&info).ok_or(Error::NotSmmuV3(device))?;
         let parent = ioas.alloc_nest_parent(device).map_err(failed)?;
         let viommu = parent.alloc_viommu(device).map_err(failed)?;
         let events = viommu.alloc_event_queue(EVENT_DEPTH).map_err(failed)?;
         let bypass = viommu.alloc_nested(device, Ste::BYPASS).map_err(failed)?;
         let abort = viommu.alloc_nested(device, Ste::ABORT).map_err(failed)?;
-        let ats = info.ats_supported();
-        let objects = Objects { events, streams: BTreeMap::new(), bypass, abort, viommu, parent, ats };
+        let objects = Objects { events, streams: BTreeMap::new(), bypass, abort, viommu, parent, host };
         Ok(Arc::new(Self {
             iommufd: iommufd.clone(),
-            host: HostCapabilities { idr: smmu.idr, iidr: smmu.iidr, aidr: smmu.aidr, ats },
+            host,
             objects: RwLock::new(Some(objects)),
             calls: AtomicU64::new(0),
         }))
@@ -140,18 +140,19 @@ impl IommufdSmmu {
         let id = device.dev_id();
         let failed = |source| Error::Stream { device: id, stream_id, source };
         let mut objects = self.write();
-        let Objects { streams, bypass, viommu, ats, .. } = objects.as_mut().ok_or(Error::Gone)?;
+        let Objects { streams, bypass, viommu, host, .. } = objects.as_mut().ok_or(Error::Gone)?;
         let Entry::Vacant(entry) = streams.entry(stream_id) else {
             return Err(Error::StreamTaken(stream_id));
         };
         let info = self.iommufd.hw_info(id).map_err(failed)?;
+        let abilities = HostCapabilities::of(&info).ok_or(Error::NotSmmuV3(id))?;
         let vdevice = viommu.alloc_vdevice(id, stream_id).map_err(failed)?;
         device.attach_hwpt(bypass.id()).map_err(|source| match source {
             // The vDEVICE proves that it is the same SMMU.
             kernel::Error::CannotAttach { .. } => Error::NotCoherent { device: id, stream_id },
             source => failed(source),
         })?;
-        *ats &= info.ats_supported();
+        *host = host.and(&abilities);
         let config = Some(StreamConfig::Bypass);
         entry.insert(Stream { device, vdevice, config, busy: false, nested: None });
         Ok(())
@@ -328,8 +329,7 @@ fn keep_first(result: &mut Result<(), kernel::Error>, next: Result<(), kernel::E
 
 impl PhysicalSmmu for IommufdSmmu {
     fn capabilities(&self) -> HostCapabilities {
-        let ats = self.read().as_ref().is_some_and(|objects| objects.ats);
-        HostCapabilities { ats, ..self.host }
+        self.read().as_ref().map_or(self.host, |objects| objects.host)
     }
 
     fn streams(&self, into: &mut Vec<u32>) {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::os::fd::RawFd;
 
+use nestling_iommufd::{HwInfo, SmmuV3Flags};
+
 use super::spec::event::EVENT_SIZE;
 use super::spec::ste::{EATS_ABORT, Ste1};
 
@@ -105,11 +107,38 @@ pub struct HostCapabilities {
     pub aidr: u32,
     /// Whether every device behind this vSMMU, and the way to it, can use ATS.
     pub ats: bool,
+    /// Bits of a PASID that every device behind this vSMMU, and the way to it, can use; 0 is none.
+    pub pasid_bits: u8,
+    /// Erratum: each batch of TLBI and CFGI commands must be sent a second time, after the first call has returned
+    /// (`IOMMU_HW_INFO_ARM_SMMUV3_ERRATA_REPEAT_TLBI_CFGI`). On this path the kernel does not do it itself.
+    pub repeat_tlbi_cfgi: bool,
+}
+
+impl HostCapabilities {
+    /// What a device's kernel tells of its SMMU, its abilities and the way between them; none if that is no SMMUv3.
+    pub fn of(info: &HwInfo) -> Option<Self> {
+        let smmu = info.smmu?;
+        Some(Self {
+            idr: smmu.idr,
+            iidr: smmu.iidr,
+            aidr: smmu.aidr,
+            ats: info.ats_supported(),
+            pasid_bits: info.max_pasid_log2,
+            repeat_tlbi_cfgi: smmu.flags.contains(SmmuV3Flags::ERRATA_REPEAT_TLBI_CFGI),
+        })
+    }
+
+    /// What is left when `device`, of the same host SMMU, is behind the vSMMU as well.
+    pub fn and(self, device: &Self) -> Self {
+        Self { ats: self.ats && device.ats, pasid_bits: self.pasid_bits.min(device.pasid_bits), ..self }
+    }
 }
 
 impl fmt::Debug for HostCapabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "idr {:#010x?} iidr {:#x} aidr {:#x} ats {}", self.idr, self.iidr, self.aidr, self.ats)
+        let Self { idr, iidr, aidr, ats, pasid_bits, repeat_tlbi_cfgi } = self;
+        write!(f, "idr {idr:#010x?} iidr {iidr:#x} aidr {aidr:#x} ats {ats} pasids {pasid_bits} ")?;
+        write!(f, "repeat {repeat_tlbi_cfgi}")
     }
 }
 
