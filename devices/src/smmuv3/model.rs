@@ -100,6 +100,19 @@ impl Smmuv3 {
         self.configure(&mut state, stream_id, Cause::Change);
     }
 
+    /// Lets `change` put a device behind the vSMMU, take one away or give it another StreamID, between two commands of the
+    /// guest: no batch names a stream that is just going. Then the streams that are gone are forgotten, and stream `to`,
+    /// if there is one, gets the configuration that the guest's stream table has for it.
+    pub fn move_stream<T>(&self, to: Option<u32>, change: impl FnOnce() -> T) -> T {
+        let mut state = self.lock();
+        let result = change();
+        state.streams.retain(|&stream_id, _| self.physical.has_stream(stream_id));
+        if let Some(to) = to {
+            self.configure(&mut state, to, Cause::Change);
+        }
+        result
+    }
+
     /// To be called when [`event_fd`](Self::event_fd) is readable: moves the host's events to the guest's queue. Returns
     /// whether to go on polling it: one that cannot be read stays readable for ever.
     pub fn events_ready(&self) -> bool {

@@ -5,6 +5,7 @@ mod commands;
 mod errors;
 mod events;
 mod linux;
+mod moves;
 mod nested;
 mod random;
 mod registers;
