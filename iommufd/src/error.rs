@@ -87,7 +87,7 @@ pub enum Error {
     },
     /// EOPNOTSUPP on the nest parent: stage 1 or stage 2 is missing in the host SMMU or taken away by an erratum.
     #[error(
-        "the host smmu of {device} cannot nest: it needs stage 1 and stage 2 (SMMU_IDR0.S1P and S2P), and an MMU-600 from r2 or an MMU-700 from r1p1"
+        "the host smmu of {device} cannot nest: it needs stage 1 and stage 2 (SMMU_IDR0.S1P and S2P), and an MMU-600 from r2 or an MMU-700 from r1p1; leave its devices out"
     )]
     NoNesting {
         /// A device behind that SMMU.

@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nestling_lab::guest::{Launch, Model, Place, file_with};
+use nestling_lab::guest::{Driver, Launch, Model, Place, file_with};
 
 /// Nobody in particular.
 const USER: u32 = 65534;
@@ -52,33 +52,6 @@ fn cdev(address: &str) -> PathBuf {
     let mut entries = std::fs::read_dir(folder).expect("the device is bound to vfio-pci");
     let name = entries.next().expect("it has a cdev").expect("it can be read").file_name();
     Path::new("/dev/vfio/devices").join(name)
-}
-
-/// Gives a function to another driver and takes it back at the end.
-struct Driver<'a>(&'a str);
-
-impl<'a> Driver<'a> {
-    fn set(address: &'a str, driver: &str) -> Self {
-        let this = Self(address);
-        this.bind(driver);
-        this
-    }
-
-    fn bind(&self, driver: &str) {
-        let device = Path::new("/sys/bus/pci/devices").join(self.0);
-        let write = |path: &Path, text: &str| std::fs::write(path, text).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-        write(&device.join("driver_override"), driver);
-        if device.join("driver").exists() {
-            write(&device.join("driver/unbind"), self.0);
-        }
-        write(Path::new("/sys/bus/pci/drivers_probe"), self.0);
-    }
-}
-
-impl Drop for Driver<'_> {
-    fn drop(&mut self) {
-        self.bind("vfio-pci");
-    }
 }
 
 #[test]

@@ -25,13 +25,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+mod driver;
 mod place;
 mod terminal;
+mod traces;
 
+pub use driver::Driver;
 pub use place::{Model, Place, smmu_of};
 pub use rustix::process::Signal as Kill;
 
 use crate::host::tail::Tail;
+use traces::Traces;
 
 /// A guest that takes longer than this hangs. The slowest (four processors emulated by two) takes about 15 s.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -216,17 +220,21 @@ impl<'a> Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Starts nestling and expects it to refuse: status 2, nothing on the console, and one line, which is returned.
+    /// Starts nestling and expects it to refuse: status 2, nothing on the console, nothing left bound, mapped or running,
+    /// and one line, which is returned.
     ///
     /// # Panics
     /// If anything else happens.
     #[must_use]
     pub fn refused(self) -> String {
+        let place = self.place;
+        let before = Traces::of(place);
         let finished = self.start().finish();
         let lines: Vec<&str> = finished.messages.lines().filter(|line| !line.trim().is_empty()).collect();
         assert_eq!(finished.status.code(), Some(2), "nestling said {lines:?}\n{}", finished.report);
         let [line] = lines.as_slice() else { panic!("these should be one line: {lines:#?}") };
         assert!(finished.lines.is_empty(), "a guest was started\n{}", finished.report);
+        Traces::of(place).expect_none_since(&before);
         (*line).to_owned()
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::SKIPPED;
 use crate::setup::{self, Config, Progress};
 
 /// PCI functions.
-const FUNCTIONS: &str = "/sys/bus/pci/devices";
+pub(super) const FUNCTIONS: &str = "/sys/bus/pci/devices";
 
 /// What a test has at hand.
 #[derive(Debug)]
@@ -132,6 +132,12 @@ pub fn smmu_of(address: &str) -> String {
     target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// The driver that has a device.
+pub(super) fn driver_of(address: &str) -> Option<String> {
+    let target = Path::new(FUNCTIONS).join(address).join("driver").canonicalize().ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}
+
 fn names(address: &str, vendor: &str, device: &str) -> bool {
     attribute(address, "vendor") == vendor && attribute(address, "device") == device
 }
@@ -143,11 +149,8 @@ fn attribute(address: &str, name: &str) -> String {
 
 fn bound_to_vfio() -> Vec<String> {
     let functions = std::fs::read_dir(FUNCTIONS).into_iter().flatten().flatten();
-    let bound = functions.filter(|function| {
-        let driver = function.path().join("driver").canonicalize();
-        driver.is_ok_and(|driver| driver.ends_with("vfio-pci"))
-    });
-    let mut addresses: Vec<_> = bound.map(|function| function.file_name().to_string_lossy().into_owned()).collect();
+    let addresses = functions.map(|function| function.file_name().to_string_lossy().into_owned());
+    let mut addresses: Vec<_> = addresses.filter(|it| driver_of(it).as_deref() == Some("vfio-pci")).collect();
     addresses.sort();
     addresses
 }

@@ -107,7 +107,8 @@ pub fn arguments(launch: &Launch<'_>) -> Vec<OsString> {
     for (number, smmu) in profile.smmu.iter().enumerate() {
         let bus = smmu.bus;
         line.option("-device", [format!("pxb-pcie,id=pxb{number},bus=pcie.0,bus_nr={bus}")]);
-        line.option("-device", [format!("arm-smmuv3,id=smmu{number},primary-bus=pxb{number},stage=nested")]);
+        let stage = smmu.stage.name();
+        line.option("-device", [format!("arm-smmuv3,id=smmu{number},primary-bus=pxb{number},stage={stage}")]);
         for (port, device) in smmu.devices.iter().enumerate() {
             // chassis and slot together are unique in the machine; slot numbers start at 1
             let reserve = match device {
@@ -258,6 +259,13 @@ mod tests {
         assert_eq!((expanders.len(), smmus.len()), (5, 5));
         assert_eq!(expanders[2], "pxb-pcie,id=pxb2,bus=pcie.0,bus_nr=48");
         assert_eq!(smmus[2], "arm-smmuv3,id=smmu2,primary-bus=pxb2,stage=nested");
+    }
+
+    #[test]
+    fn an_smmu_has_the_stages_of_its_profile() {
+        let line = line("no-nesting", false);
+        let stages: Vec<_> = having(&line, "arm-smmuv3,").iter().filter_map(|smmu| smmu.split_once("stage=")).collect();
+        assert_eq!(stages.iter().map(|(_, stage)| *stage).collect::<Vec<_>>(), ["nested", "1", "2"]);
     }
 
     #[test]

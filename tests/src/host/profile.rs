@@ -12,6 +12,7 @@ const PROFILES: &[(&str, &str)] = &[
     ("two-nvme", include_str!("../../../resources/lab/two-nvme.toml")),
     ("grace", include_str!("../../../resources/lab/grace.toml")),
     ("no-canwbs", include_str!("../../../resources/lab/no-canwbs.toml")),
+    ("no-nesting", include_str!("../../../resources/lab/no-nesting.toml")),
     ("shared-group", include_str!("../../../resources/lab/shared-group.toml")),
 ];
 
@@ -43,8 +44,38 @@ pub struct Profile {
 pub struct Smmu {
     /// Bus number of the expander; the device behind its port n is on bus `bus + 1 + n`.
     pub bus: u8,
+    /// Its stages of translation. With one of them alone the kernel refuses to nest.
+    #[serde(default)]
+    pub stage: Stage,
     /// The devices, each behind a root port of its own.
     pub devices: Vec<Device>,
+}
+
+/// Which stages of translation an SMMU has (SMMU_IDR0.S1P and S2P).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Stage {
+    /// Both.
+    #[default]
+    #[serde(rename = "nested")]
+    Nested,
+    /// Stage 1 only.
+    #[serde(rename = "1")]
+    One,
+    /// Stage 2 only.
+    #[serde(rename = "2")]
+    Two,
+}
+
+impl Stage {
+    /// As profiles and QEMU write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::One => "1",
+            Self::Two => "2",
+        }
+    }
 }
 
 /// A device that QEMU emulates.
@@ -166,6 +197,15 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused() {
         assert!(Profile::parse("x", "summary = ''\ncpus = 1\nmemory_mib = 1\nsmmus = 3").is_err());
+    }
+
+    #[test]
+    fn an_smmu_nests_unless_its_profile_says_otherwise() {
+        let stages = |name: &str| -> Vec<Stage> {
+            Profile::named(name).expect("it exists").smmu.iter().map(|smmu| smmu.stage).collect()
+        };
+        assert_eq!(stages("two-nvme"), [Stage::Nested, Stage::Nested]);
+        assert_eq!(stages("no-nesting"), [Stage::Nested, Stage::One, Stage::Two]);
     }
 
     #[test]

@@ -17,9 +17,14 @@ pub enum Error {
         #[source]
         source: kernel::Error,
     },
-    /// The IOMMU of the device is no SMMUv3.
-    #[error("{0} is not behind an smmuv3; only devices behind one can be given to a vsmmu")]
+    /// The IOMMU of the device is no SMMUv3, or the kernel cannot nest any.
+    #[error(
+        "the host kernel tells nothing of an smmuv3 in front of {0}: the device must be behind one, and the kernel have CONFIG_ARM_SMMU_V3_IOMMUFD"
+    )]
     NotSmmuV3(DeviceId),
+    /// The kernel refused stage 2, and SMMU_IDR0 says why.
+    #[error("the host smmu has no stage {0} (SMMU_IDR0.S{0}P), and nesting needs both; leave its devices out")]
+    OneStage(u8),
     /// The StreamID is in use.
     #[error("stream {0:#x} has a device already; each function needs a requester id of its own")]
     StreamTaken(u32),

@@ -20,6 +20,7 @@ use super::physical::{
     CommandWords, HostCapabilities, HostError, HostEvent, InstallError, Installed, InvalidateError, PhysicalSmmu,
     StreamConfig,
 };
+use super::spec::registers::Idr0;
 pub use error::Error;
 use stream::{Fixed, Stream, keep_first};
 
@@ -64,7 +65,14 @@ impl IommufdSmmu {
         let failed = |source| Error::Viommu { device, source };
         let info = iommufd.hw_info(device).map_err(failed)?;
         let host = HostCapabilities::of(&info).ok_or(Error::NotSmmuV3(device))?;
-        let parent = ioas.alloc_nest_parent(device).map_err(failed)?;
+        let parent = ioas.alloc_nest_parent(device).map_err(|source| {
+            let idr0 = Idr0::from_bits(host.idr[0]);
+            match source {
+                kernel::Error::NoNesting { .. } if !idr0.s1p() => Error::OneStage(1),
+                kernel::Error::NoNesting { .. } if !idr0.s2p() => Error::OneStage(2),
+                source => failed(source),
+            }
+        })?;
         let viommu = parent.alloc_viommu(device).map_err(failed)?;
         let events = viommu.alloc_event_queue(EVENT_DEPTH).map_err(failed)?;
         let bypass = viommu.alloc_nested(device, Ste::BYPASS).map_err(failed)?;

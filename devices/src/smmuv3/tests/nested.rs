@@ -320,6 +320,20 @@ fn a_device_behind_another_host_smmu_is_refused_by_name() {
     let _ = host.ioas;
 }
 
+#[test]
+fn a_host_with_one_stage_says_which_is_missing() {
+    for (bit, stage) in [(1, "no stage 1 (SMMU_IDR0.S1P)"), (0, "no stage 2 (SMMU_IDR0.S2P)")] {
+        let mut smmu = FakeHost::default();
+        smmu.info.idr[0] &= !(1 << bit);
+        let kernel = FakeKernel::new();
+        let smmu = kernel.add_smmu(smmu);
+        let device = kernel.add_device(smmu, true);
+        let ioas = kernel.iommufd().alloc_ioas().unwrap();
+        let error = IommufdSmmu::new(&kernel.iommufd(), &ioas, &device).err().unwrap();
+        assert!(error.to_string().contains(stage), "{error}");
+    }
+}
+
 /// Hosts with much and with little.
 fn hosts() -> [FakeHost; 3] {
     let mut little = FakeHost::default();
