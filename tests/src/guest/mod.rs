@@ -25,11 +25,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+mod calls;
 mod driver;
 mod place;
 mod terminal;
 mod traces;
 
+pub use calls::Call;
 pub use driver::Driver;
 pub use place::{Model, Place, smmu_of};
 pub use rustix::process::Signal as Kill;
@@ -57,6 +59,7 @@ pub struct Launch<'a> {
     memory: String,
     terminal: bool,
     user: Option<u32>,
+    without: Option<Call>,
 }
 
 impl<'a> Launch<'a> {
@@ -74,6 +77,7 @@ impl<'a> Launch<'a> {
             memory: "1G".to_owned(),
             terminal: false,
             user: None,
+            without: None,
         }
         .steps("poweroff")
     }
@@ -150,6 +154,13 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// To nestling the host's kernel does not know this call.
+    #[must_use]
+    pub fn without(mut self, call: Call) -> Self {
+        self.without = Some(call);
+        self
+    }
+
     /// Starts nestling.
     ///
     /// # Panics
@@ -182,8 +193,11 @@ impl<'a> Launch<'a> {
         } else {
             command.stdin(Stdio::null()).stdout(Stdio::piped());
         }
-        let mut child =
-            command.spawn().unwrap_or_else(|error| panic!("starting {}: {error}", self.place.nestling.display()));
+        let child = match self.without {
+            Some(call) => calls::spawn_without(call, &mut command),
+            None => command.spawn(),
+        };
+        let mut child = child.unwrap_or_else(|error| panic!("starting {}: {error}", self.place.nestling.display()));
         // the command holds the terminal's user side, and the console would never end
         drop(command);
         let started = Instant::now();
