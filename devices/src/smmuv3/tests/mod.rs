@@ -7,7 +7,9 @@ mod events;
 mod linux;
 mod moves;
 mod nested;
+mod properties;
 mod random;
+mod reference;
 mod registers;
 mod streams;
 
