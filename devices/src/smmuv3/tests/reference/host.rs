@@ -58,7 +58,14 @@ pub fn capabilities() -> HostCapabilities {
     let idr1 = 19 << 21 | 19 << 16 | 20 << 6 | 32;
     let idr3 = 1 << 10 | 2 << 11;
     let idr5 = 0b111 << 4 | 5;
-    HostCapabilities { idr: [idr0, idr1, 0, idr3, 0, idr5], iidr: 0x43b, aidr: 3, ats: true, ..HostCapabilities::default() }
+    HostCapabilities {
+        idr: [idr0, idr1, 0, idr3, 0, idr5],
+        iidr: 0x43b,
+        aidr: 3,
+        ats: true,
+        pasid_bits: 20,
+        ..HostCapabilities::default()
+    }
 }
 
 impl Host {
