@@ -87,6 +87,7 @@ pub(super) fn host() -> HostCapabilities {
         aidr: 3,
         ats: true,
         pasid_bits: 20,
+        ats_required: false,
         repeat_tlbi_cfgi: false,
     }
 }

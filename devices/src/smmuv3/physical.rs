@@ -109,6 +109,8 @@ pub struct HostCapabilities {
     pub ats: bool,
     /// Bits of a PASID that every device behind this vSMMU, and the way to it, can use; 0 is none.
     pub pasid_bits: u8,
+    /// Whether a device behind this vSMMU works with ATS only. The kernel does not tell; who knows the devices sets it.
+    pub ats_required: bool,
     /// Erratum: each batch of TLBI and CFGI commands must be sent a second time, after the first call has returned
     /// (`IOMMU_HW_INFO_ARM_SMMUV3_ERRATA_REPEAT_TLBI_CFGI`). On this path the kernel does not do it itself.
     pub repeat_tlbi_cfgi: bool,
@@ -124,21 +126,27 @@ impl HostCapabilities {
             aidr: smmu.aidr,
             ats: info.ats_supported(),
             pasid_bits: info.max_pasid_log2,
+            ats_required: false,
             repeat_tlbi_cfgi: smmu.flags.contains(SmmuV3Flags::ERRATA_REPEAT_TLBI_CFGI),
         })
     }
 
     /// What is left when `device`, of the same host SMMU, is behind the vSMMU as well.
     pub fn and(self, device: &Self) -> Self {
-        Self { ats: self.ats && device.ats, pasid_bits: self.pasid_bits.min(device.pasid_bits), ..self }
+        Self {
+            ats: self.ats && device.ats,
+            pasid_bits: self.pasid_bits.min(device.pasid_bits),
+            ats_required: self.ats_required || device.ats_required,
+            ..self
+        }
     }
 }
 
 impl fmt::Debug for HostCapabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { idr, iidr, aidr, ats, pasid_bits, repeat_tlbi_cfgi } = self;
-        write!(f, "idr {idr:#010x?} iidr {iidr:#x} aidr {aidr:#x} ats {ats} pasids {pasid_bits} ")?;
-        write!(f, "repeat {repeat_tlbi_cfgi}")
+        let Self { idr, iidr, aidr, ats, pasid_bits, ats_required, repeat_tlbi_cfgi } = self;
+        write!(f, "idr {idr:#010x?} iidr {iidr:#x} aidr {aidr:#x} ats {ats} (required {ats_required}) ")?;
+        write!(f, "pasids {pasid_bits} repeat {repeat_tlbi_cfgi}")
     }
 }
 

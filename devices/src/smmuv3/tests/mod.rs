@@ -86,6 +86,12 @@ struct Guest {
     prod: u32,
 }
 
+/// A vSMMU without ATS and SubstreamIDs.
+fn plain() -> Features {
+    let wishes = Wishes { ats: Wish::Exactly(false), ssidsize: Wish::Exactly(0), ..Wishes::default() };
+    negotiate(&wishes, &host()).unwrap().features
+}
+
 /// All that the fake host has, ATS and substreams too.
 fn everything() -> Features {
     let wishes = Wishes { ats: Wish::Exactly(true), ssidsize: Wish::Exactly(20), ..Wishes::default() };

@@ -77,7 +77,7 @@ fn substreams_and_ats_of_an_entry_are_kept_if_the_guest_has_them() {
     guest.set_ste(STREAM, [substreams(word0), word1 | 1 << 28]);
     assert_eq!(guest.fake.config(STREAM), kept);
 
-    let mut guest = Guest::running_with(negotiate(&Wishes::default(), &host()).unwrap().features);
+    let mut guest = Guest::running_with(plain());
     guest.set_ste(STREAM, [substreams(word0), word1 | 1 << 28]);
     assert_eq!(guest.fake.config(STREAM), StreamConfig::Stage1(Stage1([word0, word1 & 0xfc | 1 << 27])));
 }
