@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bars::Bar;
-use super::config::Config;
+use super::config::{Config, Translation};
 use super::error::Error;
 use super::host::{HostFunction, irq, region};
 use super::msi::Msi;
@@ -39,6 +39,8 @@ pub struct VfioFunctionConfig {
     pub guest: Bdf,
     /// All memory BARs of the device.
     pub bars: Vec<BarAddress>,
+    /// What its vSMMU offers of address translation.
+    pub translation: Translation,
 }
 
 /// A passed-through function in the guest.
@@ -80,10 +82,14 @@ impl VfioFunction {
         mapper: Arc<dyn GuestMapper>,
         router: Arc<dyn MsiRouter>,
     ) -> Result<Arc<Self>, Error> {
-        let VfioFunctionConfig { name, host, guest, bars: addresses } = config;
-        let mut config = Config::new(&*host).ok_or_else(|| Error::NotAnEndpoint { name: name.clone() })?;
+        let VfioFunctionConfig { name, host, guest, bars: addresses, translation } = config;
+        let config = Config::new(&*host, translation);
+        let mut config = config.ok_or_else(|| Error::NotAnEndpoint { name: name.clone() })?;
         place_at_power_on(&name, &mut config, &addresses)?;
         let layout = *config.layout();
+        if translation.pasid.is_some() && layout.pasid.is_none() {
+            return Err(Error::NoPasidCapability { name });
+        }
         let vectors =
             |index, count| Vectors::new(host.clone(), router.clone(), index, count, guest.requester_id().into());
         let msi = layout.msi.map(|msi| Msi::new(msi, vectors(irq::MSI, msi.vectors())));

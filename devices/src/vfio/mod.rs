@@ -29,6 +29,7 @@ mod trap;
 mod vectors;
 
 pub use cdev::{VfioCdev, VfioHost};
+pub use config::{Pasid, Translation};
 pub use error::Error;
 pub use function::{BarAddress, VfioFunction, VfioFunctionConfig};
 pub use host::{HostFunction, Irqs, Region, irq, region};

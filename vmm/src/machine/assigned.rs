@@ -10,7 +10,7 @@ use nestling_devices::interrupt::MsiRouter;
 use nestling_devices::pci::{Bdf, PciFunction};
 use nestling_devices::smmuv3::capabilities::{Wishes, negotiate};
 use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3};
-use nestling_devices::vfio::{BarAddress, VfioCdev, VfioFunction, VfioFunctionConfig, VfioHost};
+use nestling_devices::vfio::{BarAddress, Translation, VfioCdev, VfioFunction, VfioFunctionConfig, VfioHost};
 use nestling_iommufd::{Ioas, Iommufd};
 
 use super::error::Error;
@@ -115,6 +115,7 @@ impl Assigned {
             host: cdev,
             guest: Bdf::from_requester_id(function.stream_id as u16),
             bars: function.bars.iter().map(|bar| BarAddress { index: bar.index, address: bar.window.base }).collect(),
+            translation: Translation::default(),
         };
         let made = VfioFunction::new(config, bus.clone(), platform.slots.clone(), routes.clone())
             .map_err(|e| device_error(&function.host, e))?;
