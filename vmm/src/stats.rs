@@ -15,6 +15,8 @@ pub struct Stats {
     pub resets: u64,
     /// Seconds from the start of the first vCPU to the end.
     pub seconds: f64,
+    /// iommufd objects when the guest ended, before they were given back. (If one cannot be, nestling ends with an error.)
+    pub objects: ObjectStats,
 }
 
 /// Counters of one vSMMU.
@@ -43,6 +45,30 @@ pub struct VsmmuStats {
 pub struct DeviceStats {
     /// Its address on the host.
     pub host: String,
-    /// Its StreamID in the vSMMU.
-    pub stream_id: u32,
+    /// Its StreamID in the vSMMU; null while the guest cannot reach it.
+    pub stream_id: Option<u32>,
+    /// How many times the StreamID changed because the guest changed bus numbers; to null and back counts too.
+    pub moves: u64,
+    /// Resets of the device, by the guest and with it.
+    pub resets: u64,
+    /// Calls to the host for it that failed.
+    pub errors: u64,
+}
+
+/// iommufd objects that the kernel holds for a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectStats {
+    /// Address spaces.
+    pub ioas: u64,
+    /// Stage 2 page tables.
+    pub nest_parents: u64,
+    /// vIOMMUs.
+    pub viommus: u64,
+    /// vDEVICEs.
+    pub vdevices: u64,
+    /// Stage 1 page tables: a bypass and an abort one for each vSMMU, and one for each device with stage 1.
+    pub nested_hwpts: u64,
+    /// Event queues.
+    pub event_queues: u64,
 }
