@@ -99,6 +99,8 @@ impl Place {
 pub enum Model {
     /// Any NVMe drive. Its content is lost.
     Nvme,
+    /// Intel 82576, the whole card.
+    Igb,
     /// A virtual function of an Intel 82576.
     IgbVf,
     /// Intel 82574.
@@ -113,6 +115,7 @@ impl Model {
     fn is(self, address: &str) -> bool {
         match self {
             Self::Nvme => attribute(address, "class").starts_with("0x0108"),
+            Self::Igb => names(address, "0x8086", "0x10c9"),
             Self::IgbVf => names(address, "0x8086", "0x10ca"),
             Self::E1000e => names(address, "0x8086", "0x10d3"),
             Self::Edu => names(address, "0x1234", "0x11e8"),
