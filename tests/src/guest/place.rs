@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::cli::SKIPPED;
-use crate::setup::{self, Config, Progress};
+use crate::setup::{self, Config, Guests, Progress};
 
 /// PCI functions.
 pub(super) const FUNCTIONS: &str = "/sys/bus/pci/devices";
@@ -61,6 +61,21 @@ impl Place {
         let devices = text("NESTLING_LAB_DEVICES")
             .map_or_else(bound_to_vfio, |all| all.split_whitespace().map(str::to_owned).collect());
         Self { nestling: path("NESTLING_BIN").unwrap_or_else(beside_the_tests), kernel, initrd, devices, profile }
+    }
+
+    /// Kernels and images that only tests boot.
+    ///
+    /// # Panics
+    /// If the set-up fails on a real machine.
+    #[must_use]
+    pub fn guests(&self) -> &'static Guests {
+        static GUESTS: OnceLock<Guests> = OnceLock::new();
+        GUESTS.get_or_init(|| match text("NESTLING_LAB_GUESTS") {
+            Some(folder) => Guests::at(folder.into()),
+            None => {
+                setup::guests(&Progress::new(), &Config::default()).expect("the lab's set-up gives guests for tests")
+            }
+        })
     }
 
     /// The devices of this model that are bound to vfio-pci. `None`, said on standard output, if there are fewer than
