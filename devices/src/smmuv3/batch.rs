@@ -1,4 +1,4 @@
-//! Invalidations on their way to the host: in order, in a buffer that is made once.
+//! Invalidations on their way to the host: in order, in buffers that are made once.
 
 use super::physical::CommandWords;
 
@@ -7,36 +7,37 @@ pub(super) const CAPACITY: usize = 256;
 
 /// Commands with the queue index that each came from.
 pub(super) struct Batch {
-    commands: Vec<CommandWords>,
-    indices: Vec<u32>,
+    commands: Box<[CommandWords; CAPACITY]>,
+    indices: Box<[u32; CAPACITY]>,
+    length: usize,
 }
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { commands: Vec::with_capacity(CAPACITY), indices: Vec::with_capacity(CAPACITY) }
+        Self { commands: Box::new([[0; 2]; CAPACITY]), indices: Box::new([0; CAPACITY]), length: 0 }
     }
 
-    /// Appends a command. The caller sends the batch when [`is_full`](Self::is_full).
-    pub(super) fn push(&mut self, command: CommandWords, index: u32) {
-        self.commands.push(command);
-        self.indices.push(index);
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.commands.len() >= CAPACITY
+    /// Appends a command. The caller sends the batch when this says that it is full; what comes after that is lost.
+    #[inline]
+    #[must_use]
+    pub(super) fn push(&mut self, command: CommandWords, index: u32) -> bool {
+        if let (Some(slot), Some(from)) = (self.commands.get_mut(self.length), self.indices.get_mut(self.length)) {
+            (*slot, *from) = (command, index);
+            self.length += 1;
+        }
+        self.length == CAPACITY
     }
 
     pub(super) fn commands(&self) -> &[CommandWords] {
-        &self.commands
+        self.commands.get(..self.length).unwrap_or_default()
     }
 
     /// Queue index of the command at `position`, or of the last one if there are fewer.
     pub(super) fn index(&self, position: usize) -> Option<u32> {
-        self.indices.get(position).or(self.indices.last()).copied()
+        self.indices.get(position.min(self.length.checked_sub(1)?)).copied()
     }
 
     pub(super) fn clear(&mut self) {
-        self.commands.clear();
-        self.indices.clear();
+        self.length = 0;
     }
 }

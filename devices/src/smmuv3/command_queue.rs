@@ -9,12 +9,15 @@ use vm_memory::{Bytes, GuestAddress};
 use super::decode::{Command, atc_stream, cfgi_cd_all};
 use super::model::{Smmuv3, State};
 use super::physical::{CommandWords, InvalidateError};
-use super::spec::command::{COMMAND_SIZE, CS_IRQ, Sync};
+use super::spec::command::{COMMAND_SIZE, CS_IRQ, Sync, opcode};
 use super::spec::registers::{CmdqError, Gerror};
 use super::streams::{Cause, Stream};
 
 /// Commands read from guest memory at once.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 256;
+
+/// A command as it lies in guest memory.
+pub(super) type CommandBytes = [u8; COMMAND_SIZE as usize];
 
 /// The queue has stopped at an error that the guest now sees.
 struct Stopped;
@@ -22,65 +25,79 @@ struct Stopped;
 impl Smmuv3 {
     /// Executes all commands up to CMDQ_PROD, or to the first error.
     pub(super) fn consume_commands(&self, state: &mut State) {
-        let mut chunk = [[0; COMMAND_SIZE as usize]; CHUNK];
+        let mut chunk = std::mem::take(&mut state.chunk);
+        if let Ok(()) = self.consume_chunks(state, &mut chunk) {
+            // Without a CMD_SYNC at the end the guest may still wait for CMDQ_CONS.
+            let _ = self.flush(state);
+        }
+        state.chunk = chunk;
+    }
+
+    fn consume_chunks(&self, state: &mut State, chunk: &mut [CommandBytes]) -> Result<(), Stopped> {
         while state.registers.takes_commands() {
             let queue = state.registers.command_queue();
             let start = queue.advance(state.registers.cmdq_cons.rd(), 0);
             let producer = state.registers.cmdq_prod;
             let Some(used) = queue.used(producer, start) else {
+                // Section 3.5.1: nothing is consumed while the indices contradict each other.
                 self.complain(
                     state,
                     format_args!("CMDQ_PROD {producer:#x} is beyond CMDQ_CONS {start:#x} by more than the queue holds"),
                 );
                 break;
             };
-            let count = used.min(queue.until_end(start)).min(CHUNK as u32) as usize;
+            let count = (used.min(queue.until_end(start)) as usize).min(chunk.len());
             if count == 0 {
                 break;
             }
             let address = GuestAddress(queue.address(start, COMMAND_SIZE));
             // What cannot be read as a whole may still begin in memory.
-            let read = [count, 1]
-                .into_iter()
-                .find(|&count| self.memory.read_slice(chunk[..count].as_flattened_mut(), address).is_ok());
-            let Some(count) = read else {
-                if self.flush(state).is_ok() {
-                    self.command_error(state, start, CmdqError::Abt, format_args!("it cannot be fetched"));
-                }
-                return;
+            let mut read = |count: usize| {
+                let chunk = chunk.get_mut(..count)?;
+                self.memory.read_slice(chunk.as_flattened_mut(), address).ok().map(|()| count)
             };
-            for (command, offset) in chunk[..count].iter().zip(0..) {
-                let index = queue.advance(start, offset);
-                if self.execute(state, words(command), index).is_err() {
-                    return;
+            let Some(count) = read(count).or_else(|| read(1)) else {
+                self.flush(state)?;
+                self.command_error(state, start, CmdqError::Abt, format_args!("it cannot be fetched"));
+                return Err(Stopped);
+            };
+            for (command, offset) in chunk.iter().take(count).zip(0..) {
+                let (words, index) = (words(command), start + offset);
+                match self.decoder.decode(words) {
+                    Ok(Command::InvalidateTlb(masked)) => {
+                        state.stats.opcodes.count(masked[0] as u8);
+                        if state.batch.push(masked, index) {
+                            self.flush(state)?;
+                        }
+                    }
+                    Ok(command) => {
+                        state.stats.opcodes.count(words[0] as u8);
+                        self.execute(state, command, index)?;
+                    }
+                    Err(reason) => {
+                        // Those before it come first.
+                        self.flush(state)?;
+                        let what = format_args!("{:#018x} {:#018x}: {reason}", words[0], words[1]);
+                        self.command_error(state, index, CmdqError::Ill, what);
+                        return Err(Stopped);
+                    }
                 }
-                state.registers.cmdq_cons.set_rd(queue.advance(index, 1));
             }
+            // Nobody reads it before the lock is released.
+            state.registers.cmdq_cons.set_rd(queue.advance(start, count as u32));
         }
-        // Without a CMD_SYNC at the end the guest may still wait for CMDQ_CONS.
-        let _ = self.flush(state);
+        Ok(())
     }
 
     /// Executes one command. On an error CMDQ_CONS is at the command that caused it.
-    fn execute(&self, state: &mut State, words: CommandWords, index: u32) -> Result<(), Stopped> {
-        let command = match self.decoder.decode(words) {
-            Ok(command) => command,
-            Err(reason) => {
-                // Those before it come first.
-                self.flush(state)?;
-                let what = format_args!("{:#018x} {:#018x}: {reason}", words[0], words[1]);
-                self.command_error(state, index, CmdqError::Ill, what);
-                return Err(Stopped);
-            }
-        };
-        state.stats.commands += 1;
-        state.stats.opcodes.count(words[0] as u8);
+    #[inline(never)]
+    fn execute(&self, state: &mut State, command: Command, index: u32) -> Result<(), Stopped> {
         match command {
             Command::Nothing => Ok(()),
             Command::InvalidateTlb(words) => self.push(state, words, index),
             Command::InvalidateContext { stream_id, words } => self.push_for(state, stream_id, words, index),
             Command::InvalidateAtc { stream_id, words } => {
-                // Without translation there is nothing to invalidate (section 4.5.1).
+                // Ignored without translation (section 4.5.1).
                 if !state.registers.cr0.smmuen() || without_atc(state, stream_id) {
                     state.stats.dropped_commands += 1;
                     return Ok(());
@@ -89,6 +106,7 @@ impl Smmuv3 {
             }
             Command::ConfigureStream(stream_id) => {
                 self.flush(state)?;
+                count_for(state, stream_id, opcode::CFGI_STE);
                 self.configure_by_command(state, stream_id, index)
             }
             Command::ConfigureStreams(range) => {
@@ -97,8 +115,10 @@ impl Smmuv3 {
                 streams.clear();
                 self.physical.streams(&mut streams);
                 streams.retain(|stream_id| range.contains(stream_id));
-                let result =
-                    streams.iter().try_for_each(|&stream_id| self.configure_by_command(state, stream_id, index));
+                let result = streams.iter().try_for_each(|&stream_id| {
+                    count_for(state, stream_id, opcode::CFGI_STE_RANGE);
+                    self.configure_by_command(state, stream_id, index)
+                });
                 state.stream_ids = streams;
                 result
             }
@@ -119,7 +139,6 @@ impl Smmuv3 {
     fn sync(&self, state: &mut State, sync: Sync, index: u32) -> Result<(), Stopped> {
         self.flush(state)?;
         self.configure_busy(state);
-        state.stats.syncs += 1;
         if std::mem::take(&mut state.atc_timeout) {
             let reason = format_args!("a device did not complete an atc invalidation");
             self.command_error(state, index, CmdqError::AtcInvSync, reason);
@@ -138,13 +157,12 @@ impl Smmuv3 {
             state.stats.dropped_commands += 1;
             return Ok(());
         }
+        count_for(state, stream_id, words[0] as u8);
         self.push(state, words, index)
     }
 
     fn push(&self, state: &mut State, words: CommandWords, index: u32) -> Result<(), Stopped> {
-        state.batch.push(words, index);
-        state.stats.invalidation_commands += 1;
-        if state.batch.is_full() { self.flush(state) } else { Ok(()) }
+        if state.batch.push(words, index) { self.flush(state) } else { Ok(()) }
     }
 
     /// Has the host execute the batch.
@@ -153,6 +171,7 @@ impl Smmuv3 {
             return Ok(());
         }
         state.stats.invalidation_batches += 1;
+        state.stats.invalidation_commands += state.batch.commands().len() as u64;
         let start = Instant::now();
         let result = self.physical.invalidate(state.batch.commands());
         state.stats.latency.count(start.elapsed());
@@ -216,7 +235,7 @@ impl Smmuv3 {
 
     /// Stops the queue at `index` until the guest acknowledges GERROR.CMDQ_ERR; then the command is fetched again.
     fn command_error(&self, state: &mut State, index: u32, error: CmdqError, reason: fmt::Arguments<'_>) {
-        state.stats.command_errors += 1;
+        state.stats.errors.count(error);
         state.registers.cmdq_cons.set_rd(index);
         state.registers.cmdq_cons.set_err(error as u8);
         self.complain(state, format_args!("command queue stopped at {index:#x} with {error:?}: {reason}"));
@@ -229,7 +248,15 @@ fn without_atc(state: &State, stream_id: u32) -> bool {
     state.streams.get(&stream_id).is_some_and(Stream::without_atc)
 }
 
-fn words(command: &[u8; COMMAND_SIZE as usize]) -> CommandWords {
+/// Counts a command for the stream that it names.
+fn count_for(state: &mut State, stream_id: u32, opcode: u8) {
+    if let Some(counters) = state.stream_stats.get_mut(&stream_id) {
+        counters.opcodes.count(opcode);
+    }
+}
+
+#[inline]
+fn words(command: &CommandBytes) -> CommandWords {
     let bits = u128::from_le_bytes(*command);
     [bits as u64, (bits >> 64) as u64]
 }

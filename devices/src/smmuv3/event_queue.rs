@@ -1,4 +1,8 @@
 //! Event records to the guest (IHI 0070, sections 7.2 to 7.4).
+//!
+//! A record is discarded while the queue is disabled, full or (7.2.1) has an access abort that the guest has not
+//! acknowledged. Only the full queue shows it, as an overflow. What the host has lost shows as an overflow too: the
+//! architecture has no other word for it, though its queue would have been full first (7.4).
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -16,7 +20,7 @@ impl Smmuv3 {
                 HostEvent::Record(record) => self.write_event(state, record),
                 HostEvent::Lost(count) => {
                     state.stats.lost_events += u64::from(count);
-                    state.registers.cr0.eventqen() && set_overflow(state)
+                    state.registers.takes_events() && set_overflow(state)
                 }
             }
         });
@@ -38,14 +42,15 @@ impl Smmuv3 {
 
     /// Returns whether the guest has something new to see.
     fn write_event(&self, state: &mut State, record: EventWords) -> bool {
-        if !state.registers.cr0.eventqen() {
-            state.stats.lost_events += 1;
-            return false;
-        }
+        let head = EventHead::from_bits(record[0]);
         let queue = state.registers.event_queue();
         let producer = state.registers.eventq_prod.index();
+        if !state.registers.takes_events() {
+            lose(state, head);
+            return false;
+        }
         if queue.is_full(producer, state.registers.eventq_cons.index()) {
-            state.stats.lost_events += 1;
+            lose(state, head);
             return set_overflow(state);
         }
         let mut bytes = [0; EVENT_SIZE as usize];
@@ -54,18 +59,26 @@ impl Smmuv3 {
         }
         let address = queue.address(producer, EVENT_SIZE);
         if self.memory.write_slice(&bytes, GuestAddress(address)).is_err() {
-            state.stats.lost_events += 1;
+            lose(state, head);
             self.complain(state, format_args!("event queue entry at {address:#x} is not in memory"));
             self.global_error(state, Gerror::new().with_eventq_abt_err(true));
             return false;
         }
+        // The index tells of the record, so it comes after it (section 3.5.2); nobody reads it while the lock is held.
         state.registers.eventq_prod.set_index(queue.advance(producer, 1));
-        state.stats.events += 1;
-        // Every stream with a device is there since it was configured.
-        if let Some(counters) = state.stream_stats.get_mut(&EventHead::from_bits(record[0]).stream_id()) {
-            counters.events += 1;
+        state.stats.events.count(head.event());
+        if let Some(counters) = state.stream_stats.get_mut(&head.stream_id()) {
+            counters.events.count(head.event());
         }
         true
+    }
+}
+
+/// Counts a record that the guest does not get. Every stream with a device has counters since it was configured.
+fn lose(state: &mut State, head: EventHead) {
+    state.stats.lost_events += 1;
+    if let Some(counters) = state.stream_stats.get_mut(&head.stream_id()) {
+        counters.lost_events += 1;
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Inner {
     /// The event queue cannot be read.
     pub(super) fail_events: bool,
     invalidations: u64,
+    /// Calls of `install`.
+    pub(super) installs: u64,
     /// Whether to keep the calls; benches and long tests do not.
     pub(super) forget: bool,
 }
@@ -107,6 +109,7 @@ impl PhysicalSmmu for FakeSmmu {
 
     fn install(&self, stream_id: u32, config: StreamConfig) -> Result<Installed, InstallError> {
         let mut inner = self.lock();
+        inner.installs += 1;
         let fail = std::mem::take(&mut inner.fail_install);
         let busy = inner.busy.contains(&stream_id);
         let Some(now) = inner.streams.get_mut(&stream_id) else { return Ok(Installed::NoDevice) };

@@ -37,6 +37,8 @@ pub struct ItsDoorbell {
 impl Smmuv3 {
     /// Makes global errors active and tells the guest.
     pub(super) fn global_error(&self, state: &mut State, errors: Gerror) {
+        state.stats.errors.eventq_abt += u64::from(errors.eventq_abt_err());
+        state.stats.errors.msi_abt += u64::from(errors.msi_cmdq_abt_err() || errors.msi_eventq_abt_err());
         let new = state.registers.activate(errors);
         if !new || !state.registers.irq_ctrl.gerror_irqen() {
             return;
@@ -46,7 +48,8 @@ impl Smmuv3 {
             0 => self.interrupts.gerror.pulse(),
             address => {
                 if !self.send_message(address, message.data) {
-                    // Not by another message: it would go the same way.
+                    // Not by another message: it would go the same way (section 7.5.1).
+                    state.stats.errors.msi_abt += 1;
                     state.registers.activate(Gerror::new().with_msi_gerror_abt_err(true));
                 }
             }
@@ -71,9 +74,11 @@ impl Smmuv3 {
 
     /// Signals the completion of a CMD_SYNC with CS = IRQ.
     pub(super) fn sync_interrupt(&self, state: &mut State, sync: Sync) {
-        match sync.msi_address() << 2 {
+        let address = if state.registers.features().idr0.msi() { sync.msi_address() << 2 } else { 0 };
+        match address {
             0 => self.interrupts.sync.pulse(),
             address => {
+                let address = address & state.registers.address_mask();
                 if !self.send_message(address, sync.msi_data()) {
                     self.global_error(state, Gerror::new().with_msi_cmdq_abt_err(true));
                 }

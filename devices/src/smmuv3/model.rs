@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use vm_memory::GuestMemoryMmap;
 
 use super::batch::Batch;
 use super::capabilities::Features;
+use super::command_queue::{CHUNK, CommandBytes};
 use super::decode::Decoder;
 use super::interrupts::Interrupts;
 use super::limit::RateLimit;
@@ -16,7 +18,7 @@ use super::physical::PhysicalSmmu;
 use super::registers::{Effect, Registers};
 use super::spec::registers::REGISTER_SPACE;
 use super::stats::{Stats, StreamStats};
-use super::streams::{Cause, Stream};
+use super::streams::{Cause, FIRST_WAIT, Retry, Stream};
 use crate::bus::MmioDevice;
 
 /// What distinguishes one vSMMU from another.
@@ -44,12 +46,16 @@ pub struct Smmuv3 {
 pub(super) struct State {
     pub(super) registers: Registers,
     pub(super) batch: Batch,
+    /// Where commands are read to; taken while they are executed.
+    pub(super) chunk: Vec<CommandBytes>,
     /// Reused for the StreamIDs of a range.
     pub(super) stream_ids: Vec<u32>,
     /// Streams with a device, as far as they were looked at since the last reset.
     pub(super) streams: BTreeMap<u32, Stream>,
-    /// Some of them wait for their device's reset to end.
-    pub(super) busy: bool,
+    /// Some of them cannot be configured yet; when to try again.
+    pub(super) busy: Option<Retry>,
+    /// The first of their waits.
+    pub(super) first_wait: Duration,
     /// An ATC invalidation timed out since the last CMD_SYNC.
     pub(super) atc_timeout: bool,
     pub(super) stats: Stats,
@@ -75,9 +81,11 @@ impl Smmuv3 {
             state: Mutex::new(State {
                 registers: Registers::new(config.features),
                 batch: Batch::new(),
+                chunk: vec![CommandBytes::default(); CHUNK],
                 stream_ids: Vec::new(),
                 streams: BTreeMap::new(),
-                busy: false,
+                busy: None,
+                first_wait: FIRST_WAIT,
                 atc_timeout: false,
                 stats: Stats::default(),
                 stream_stats: BTreeMap::new(),
@@ -131,7 +139,7 @@ impl Smmuv3 {
         state.registers = Registers::new(*state.registers.features());
         state.batch.clear();
         state.streams.clear();
-        state.busy = false;
+        state.busy = None;
         state.atc_timeout = false;
         self.configure_all(&mut state);
         self.invalidate_everything(&mut state);

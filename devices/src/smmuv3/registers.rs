@@ -39,12 +39,31 @@ impl MessageConfig {
     pub(super) fn target(&self) -> u64 {
         IrqCfg0::from_bits(self.address).addr() << 2
     }
+
+    /// Writes the half of CFG0 to CFG2 that lies `part` bytes behind the start of CFG0. They count only while the
+    /// interrupt is disabled (section 6.3.21).
+    fn write(&mut self, part: u64, value: u32, enabled: bool, address_mask: u64) -> Effect {
+        if enabled {
+            return Effect::IGNORED;
+        }
+        match part {
+            0 | 4 => {
+                let written = replace_half(self.address, part, value) & address_mask;
+                self.address = IrqCfg0::new().with_addr(IrqCfg0::from_bits(written).addr()).into_bits();
+            }
+            8 => self.data = value,
+            _ => self.attributes = value & 0x3f,
+        }
+        Effect::NONE
+    }
 }
 
 /// All state that a guest sees in registers.
 #[derive(Clone, Debug)]
 pub(super) struct Registers {
     features: Features,
+    /// Bits of an address that OAS leaves; the others are RES0 and not stored (section 3.4.3).
+    address_mask: u64,
     pub(super) cr0: Cr0,
     cr1: Cr1,
     pub(super) cr2: Cr2,
@@ -72,6 +91,7 @@ impl Registers {
     pub(super) fn new(features: Features) -> Self {
         Self {
             features,
+            address_mask: features.address_mask(),
             cr0: Cr0::new(),
             cr1: Cr1::new(),
             cr2: Cr2::new(),
@@ -123,6 +143,21 @@ impl Registers {
         new != 0
     }
 
+    /// Whether event records can be written (section 7.2.1), apart from a full queue.
+    pub(super) fn takes_events(&self) -> bool {
+        self.cr0.eventqen() && !self.active_errors().eventq_abt_err()
+    }
+
+    /// Bits of an address that the output address size leaves.
+    pub(super) fn address_mask(&self) -> u64 {
+        self.address_mask
+    }
+
+    /// SMMUv3.2, or less if the host does not have what that version requires (section 2.5).
+    fn aidr(&self) -> u32 {
+        if self.features.idr3.ril() && self.features.idr3.bbml() > 0 { AIDR_SMMU_V3_2 } else { AIDR_SMMU_V3_1 }
+    }
+
     /// The 32 bits at `offset`. Reserved registers read as zero.
     pub(super) fn read(&self, offset: u64) -> u32 {
         match offset {
@@ -130,7 +165,7 @@ impl Registers {
             IDR1 => self.features.idr1.into_bits(),
             IDR3 => self.features.idr3.into_bits(),
             IDR5 => self.features.idr5.into_bits(),
-            AIDR => AIDR_SMMU_V3_2,
+            AIDR => self.aidr(),
             // Every change takes effect within the write, so that the acknowledgement is there at once.
             CR0 | CR0ACK => self.cr0.into_bits(),
             CR1 => self.cr1.into_bits(),
@@ -172,9 +207,8 @@ impl Registers {
                 if self.cr0.smmuen() {
                     return Effect::IGNORED;
                 }
-                let written = Cr2::from_bits(value);
-                // E2H is RES0 without IDR0.HYP.
-                self.cr2 = Cr2::new().with_recinvsid(written.recinvsid()).with_ptm(written.ptm());
+                // E2H is RES0 without IDR0.HYP, PTM without IDR0.BTM.
+                self.cr2 = Cr2::new().with_recinvsid(Cr2::from_bits(value).recinvsid());
             }
             spec::GBPA => return self.write_gbpa(Gbpa::from_bits(value)),
             IRQ_CTRL => {
@@ -183,23 +217,26 @@ impl Registers {
                     IrqCtrl::new().with_gerror_irqen(written.gerror_irqen()).with_eventq_irqen(written.eventq_irqen());
             }
             GERRORN => return self.write_gerrorn(value),
+            // Without IDR0.MSI these registers are RES0.
+            GERROR_IRQ_CFG0..=GERROR_IRQ_CFG2 | EVENTQ_IRQ_CFG0..=EVENTQ_IRQ_CFG2 if !self.features.idr0.msi() => {}
             GERROR_IRQ_CFG0 | GERROR_IRQ_CFG0_HIGH | GERROR_IRQ_CFG1 | GERROR_IRQ_CFG2 => {
-                let enabled = self.irq_ctrl.gerror_irqen();
-                return write_message(&mut self.gerror_message, enabled, offset - GERROR_IRQ_CFG0, value);
+                let (part, enabled) = (offset - GERROR_IRQ_CFG0, self.irq_ctrl.gerror_irqen());
+                return self.gerror_message.write(part, value, enabled, self.address_mask);
             }
             EVENTQ_IRQ_CFG0 | EVENTQ_IRQ_CFG0_HIGH | EVENTQ_IRQ_CFG1 | EVENTQ_IRQ_CFG2 => {
-                let enabled = self.irq_ctrl.eventq_irqen();
-                return write_message(&mut self.eventq_message, enabled, offset - EVENTQ_IRQ_CFG0, value);
+                let (part, enabled) = (offset - EVENTQ_IRQ_CFG0, self.irq_ctrl.eventq_irqen());
+                return self.eventq_message.write(part, value, enabled, self.address_mask);
             }
             STRTAB_BASE | STRTAB_BASE_HIGH | STRTAB_BASE_CFG => return self.write_strtab(offset, value),
             CMDQ_BASE | CMDQ_BASE_HIGH | CMDQ_CONS if self.cr0.cmdqen() => return Effect::IGNORED,
             CMDQ_BASE | CMDQ_BASE_HIGH => {
-                let bits = replace_half(self.cmdq_base.into_bits(), offset, value);
-                self.cmdq_base = res0_base(QueueBase::from_bits(bits));
+                self.cmdq_base = self.queue_base(self.cmdq_base, offset, value);
+                self.truncate_indices();
             }
             CMDQ_CONS => {
                 let written = CmdqCons::from_bits(value);
                 self.cmdq_cons = CmdqCons::new().with_rd(written.rd()).with_err(written.err());
+                self.truncate_indices();
             }
             CMDQ_PROD => {
                 self.cmdq_prod = value & INDEX_MASK;
@@ -209,10 +246,13 @@ impl Registers {
                 return Effect::IGNORED;
             }
             EVENTQ_BASE | EVENTQ_BASE_HIGH => {
-                let bits = replace_half(self.eventq_base.into_bits(), offset, value);
-                self.eventq_base = res0_base(QueueBase::from_bits(bits));
+                self.eventq_base = self.queue_base(self.eventq_base, offset, value);
+                self.truncate_indices();
             }
-            EVENTQ_PROD | EVENTQ_PROD_ALIAS => self.eventq_prod = res0_pointer(value),
+            EVENTQ_PROD | EVENTQ_PROD_ALIAS => {
+                self.eventq_prod = res0_pointer(value);
+                self.truncate_indices();
+            }
             EVENTQ_CONS | EVENTQ_CONS_ALIAS => self.eventq_cons = res0_pointer(value),
             _ => {}
         }
@@ -255,17 +295,38 @@ impl Registers {
         Effect { translation: changed && !self.cr0.smmuen(), ..Effect::NONE }
     }
 
-    /// Only active errors can be acknowledged; a toggle of an inactive one is CONSTRAINED UNPREDICTABLE and ignored
-    /// here (section 6.3.20).
+    /// Reads as it was written (section 6.3.20): who toggles an inactive error makes it active.
     fn write_gerrorn(&mut self, value: u32) -> Effect {
-        let active = self.active_errors();
-        let acknowledged = (self.gerrorn.into_bits() ^ value) & active.into_bits();
-        self.gerrorn = Gerror::from_bits(self.gerrorn.into_bits() ^ acknowledged);
-        if active.cmdq_err() && !self.active_errors().cmdq_err() {
+        let stopped = self.active_errors().cmdq_err();
+        let written = Gerror::from_bits(value);
+        let msi = self.features.idr0.msi();
+        // The other errors do not occur without IDR0.PRI and IDR1.ECMDQ and are reserved.
+        self.gerrorn = Gerror::new()
+            .with_cmdq_err(written.cmdq_err())
+            .with_eventq_abt_err(written.eventq_abt_err())
+            .with_msi_cmdq_abt_err(msi && written.msi_cmdq_abt_err())
+            .with_msi_eventq_abt_err(msi && written.msi_eventq_abt_err())
+            .with_msi_gerror_abt_err(msi && written.msi_gerror_abt_err())
+            .with_sfm_err(written.sfm_err());
+        if stopped && !self.active_errors().cmdq_err() {
             self.cmdq_cons.set_err(CmdqError::None as u8);
             return Effect::COMMANDS;
         }
         Effect::NONE
+    }
+
+    /// The indices that the SMMU writes have no bits above the wrap bit; a smaller queue truncates them (sections 6.3.28
+    /// and 6.3.55).
+    fn truncate_indices(&mut self) {
+        self.cmdq_cons.set_rd(self.command_queue().advance(self.cmdq_cons.rd(), 0));
+        self.eventq_prod.set_index(self.event_queue().advance(self.eventq_prod.index(), 0));
+    }
+
+    /// A queue's base register with one half written.
+    fn queue_base(&self, register: QueueBase, offset: u64, value: u32) -> QueueBase {
+        let written = QueueBase::from_bits(replace_half(register.into_bits(), offset, value));
+        let addr = written.addr() & (self.address_mask >> 5);
+        QueueBase::new().with_log2size(written.log2size()).with_addr(addr).with_allocate(written.allocate())
     }
 
     fn write_strtab(&mut self, offset: u64, value: u32) -> Effect {
@@ -274,14 +335,17 @@ impl Registers {
         }
         if offset == STRTAB_BASE_CFG {
             let written = StrtabBaseCfg::from_bits(value);
-            self.strtab_base_cfg = StrtabBaseCfg::new()
-                .with_log2size(written.log2size())
-                .with_split(written.split())
-                .with_fmt(written.fmt());
+            self.strtab_base_cfg = StrtabBaseCfg::new().with_log2size(written.log2size());
+            // SPLIT and FMT are RES0 without 2-level tables.
+            if self.features.idr0.st_level() != 0 {
+                self.strtab_base_cfg.set_split(written.split());
+                self.strtab_base_cfg.set_fmt(written.fmt());
+            }
         } else {
             let bits = replace_half(self.strtab_base.into_bits(), offset, value);
             let written = StrtabBase::from_bits(bits);
-            self.strtab_base = StrtabBase::new().with_addr(written.addr()).with_ra(written.ra());
+            let addr = written.addr() & (self.address_mask >> 6);
+            self.strtab_base = StrtabBase::new().with_addr(addr).with_ra(written.ra());
         }
         Effect::NONE
     }
@@ -292,27 +356,6 @@ const STRTAB_BASE_HIGH: u64 = STRTAB_BASE + 4;
 const CMDQ_BASE_HIGH: u64 = CMDQ_BASE + 4;
 const EVENTQ_BASE_HIGH: u64 = EVENTQ_BASE + 4;
 const EVENTQ_IRQ_CFG0_HIGH: u64 = EVENTQ_IRQ_CFG0 + 4;
-
-/// Writes one of the CFG registers; they count only while the interrupt is disabled (section 6.3.18). `part` is the
-/// distance to CFG0.
-fn write_message(message: &mut MessageConfig, enabled: bool, part: u64, value: u32) -> Effect {
-    if enabled {
-        return Effect::IGNORED;
-    }
-    match part {
-        0 | 4 => {
-            let written = IrqCfg0::from_bits(replace_half(message.address, part, value));
-            message.address = IrqCfg0::new().with_addr(written.addr()).into_bits();
-        }
-        8 => message.data = value,
-        _ => message.attributes = value & 0x3f,
-    }
-    Effect::NONE
-}
-
-fn res0_base(written: QueueBase) -> QueueBase {
-    QueueBase::new().with_log2size(written.log2size()).with_addr(written.addr()).with_allocate(written.allocate())
-}
 
 fn res0_pointer(value: u32) -> EventqPointer {
     let written = EventqPointer::from_bits(value);

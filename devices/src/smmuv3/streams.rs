@@ -1,5 +1,7 @@
 //! Gives the streams of real devices the configuration that registers and stream table have for them.
 
+use std::time::{Duration, Instant};
+
 use super::model::{Smmuv3, State};
 use super::physical::{Installed, StreamConfig};
 use super::spec::command::opcode;
@@ -23,6 +25,33 @@ pub(super) struct Stream {
     busy: bool,
     /// Its ATC does not answer any more, and ATS is off.
     dead_atc: bool,
+}
+
+/// When streams that cannot be configured yet are tried again: at a CMD_SYNC, but less and less often. A reset is over
+/// after a minute at most (and who makes one calls [`Smmuv3::stream_added`] then); PASIDs of the host on a device are not,
+/// and the kernel has the same answer to both (EBUSY).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+/// The first wait; it doubles up to [`LAST_WAIT`].
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+impl Retry {
+    fn after(wait: Duration) -> Self {
+        Self { at: Instant::now() + wait, wait }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    fn next(self) -> Self {
+        Self::after((self.wait * 2).min(LAST_WAIT))
+    }
 }
 
 impl Stream {
@@ -66,12 +95,13 @@ impl Smmuv3 {
         let counters = state.stream_stats.entry(stream_id).or_default();
         match installed {
             Ok(Installed::Replaced) => {
-                counters.installs += 1;
                 log::debug!("{}: stream {stream_id:#x} is {config:x?}", self.name());
-                match config {
-                    StreamConfig::Abort => state.stats.abort_installs += 1,
-                    StreamConfig::Bypass => state.stats.bypass_installs += 1,
-                    StreamConfig::Stage1(_) => state.stats.stage1_installs += 1,
+                for installs in [&mut counters.installs, &mut state.stats.installs] {
+                    match config {
+                        StreamConfig::Abort => installs.abort += 1,
+                        StreamConfig::Bypass => installs.bypass += 1,
+                        StreamConfig::Stage1(_) => installs.stage1 += 1,
+                    }
                 }
                 if waited {
                     log::debug!("{}: stream {stream_id:#x} is configured, its device is out of reset", self.name());
@@ -89,24 +119,30 @@ impl Smmuv3 {
             }
             Err(error) => {
                 stream.busy = error.busy;
-                state.busy |= error.busy;
+                if error.busy {
+                    let first = state.first_wait;
+                    state.busy.get_or_insert_with(|| Retry::after(first));
+                }
                 state.streams.insert(stream_id, stream);
                 if waited && error.busy {
                     return false;
                 }
-                counters.failed_installs += 1;
-                state.stats.failed_installs += 1;
+                counters.installs.failed += 1;
+                state.stats.installs.failed += 1;
                 self.complain(state, format_args!("{error}: {}", error.source));
                 false
             }
         }
     }
 
-    /// Tries again to configure the streams whose devices were in reset.
+    /// Tries again to configure the streams whose devices were in reset, if it is time to.
     pub(super) fn configure_busy(&self, state: &mut State) {
-        if !std::mem::take(&mut state.busy) {
+        let Some(retry) = state.busy else { return };
+        if !retry.is_due() {
             return;
         }
+        // In place while streams are tried, so that those which stay busy keep it.
+        state.busy = Some(retry.next());
         let mut streams = std::mem::take(&mut state.stream_ids);
         streams.clear();
         streams.extend(state.streams.iter().filter(|(_, stream)| stream.busy).map(|(&stream_id, _)| stream_id));
@@ -116,11 +152,17 @@ impl Smmuv3 {
             }
         }
         state.stream_ids = streams;
+        if !state.streams.values().any(|stream| stream.busy) {
+            state.busy = None;
+        }
     }
 
     /// Turns ATS off for a stream whose ATC does not answer: what it has cached must not be used any more. This is so
     /// until the guest configures the stream again.
     pub(super) fn give_up_atc(&self, state: &mut State, stream_id: u32) {
+        if let Some(counters) = state.stream_stats.get_mut(&stream_id) {
+            counters.atc_timeouts += 1;
+        }
         let Some(&stream) = state.streams.get(&stream_id) else { return };
         let config = match stream.config {
             StreamConfig::Stage1(ste) => StreamConfig::Stage1(ste.without_ats()),
@@ -129,7 +171,7 @@ impl Smmuv3 {
         self.install(state, stream_id, Stream { config, dead_atc: true, ..stream });
     }
 
-    /// What the guest wants for a stream now (section 3.11 for SMMUEN and GBPA).
+    /// What the guest wants for a stream now (sections 6.3.9.6 and 6.3.14 for SMMUEN and GBPA).
     fn wanted(&self, state: &mut State, stream_id: u32, cause: Cause) -> StreamConfig {
         if !state.registers.cr0.smmuen() {
             return if state.registers.gbpa.abort() { StreamConfig::Abort } else { StreamConfig::Bypass };
@@ -152,6 +194,9 @@ impl Smmuv3 {
         };
         if cause == Cause::Command || fault != Fault::BadStreamId {
             state.stats.bad_streams += 1;
+            if let Some(counters) = state.stream_stats.get_mut(&stream_id) {
+                counters.bad_entries += 1;
+            }
             self.complain(state, format_args!("stream {stream_id:#x} has no usable entry: {fault:x?}"));
         }
         if report {

@@ -87,7 +87,7 @@ impl Arguments {
             .into_iter()
             .chain(["--initrd".as_ref(), artifacts.guest_initramfs.as_os_str()])
             .chain(["--cmdline", CMDLINE, "--cpus", &cpus, "--memory", &self.memory].map(AsRef::as_ref))
-            .chain(["--stats-file".as_ref(), stats.as_os_str()])
+            .chain(["--stats".as_ref(), stats.as_os_str()])
             .map(OsString::from)
             .collect()
     }

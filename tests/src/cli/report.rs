@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// Lines of the guest that programs read begin so.
 const MARK: &str = "nestling-guest: ";
 
-/// nestling's counters, as `--stats-file` writes them; only what the demo shows.
+/// nestling's counters, as `--stats` writes them; only what the demo shows.
 #[derive(Debug, Default, Deserialize)]
 pub struct Stats {
     /// One for each vSMMU.

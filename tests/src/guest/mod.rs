@@ -39,7 +39,7 @@ pub use rustix::process::Signal as Kill;
 use crate::host::tail::Tail;
 use traces::Traces;
 
-/// A guest that takes longer than this hangs, unless its [`Launch::limit`] is another. Most take about 15 s.
+/// A guest that takes longer than this hangs. The slowest (four processors emulated by two) takes about 15 s.
 pub const LIMIT: Duration = Duration::from_secs(120);
 /// Lines of the guest's init begin so.
 const MARK: &str = "nestling-guest: ";
@@ -60,7 +60,6 @@ pub struct Launch<'a> {
     terminal: bool,
     user: Option<u32>,
     without: Option<Call>,
-    limit: Duration,
 }
 
 impl<'a> Launch<'a> {
@@ -79,7 +78,6 @@ impl<'a> Launch<'a> {
             terminal: false,
             user: None,
             without: None,
-            limit: LIMIT,
         }
         .steps("poweroff")
     }
@@ -149,13 +147,6 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// How long each wait for this guest may take, instead of [`LIMIT`].
-    #[must_use]
-    pub fn limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
-    }
-
     /// nestling belongs to this user and group, without any privilege.
     #[must_use]
     pub fn user(mut self, user: u32) -> Self {
@@ -184,7 +175,7 @@ impl<'a> Launch<'a> {
             .args(["--memory", &self.memory])
             .args([OsStr::new("--kernel"), self.kernel.as_ref()])
             .args([OsStr::new("--initrd"), self.initrd.as_ref()])
-            .args([OsStr::new("--stats-file"), folder.path().join("stats.json").as_ref()])
+            .args([OsStr::new("--stats"), folder.path().join("stats.json").as_ref()])
             .args(&self.arguments)
             .stderr(Stdio::piped());
         if let Some(user) = self.user {
@@ -226,7 +217,6 @@ impl<'a> Launch<'a> {
             lines: Vec::new(),
             seen: 0,
             messages: String::new(),
-            limit: self.limit,
             _turn: turn,
         }
     }
@@ -276,7 +266,6 @@ pub struct Guest {
     /// How many of `lines` a wait has already passed.
     seen: usize,
     messages: String,
-    limit: Duration,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -290,7 +279,7 @@ impl Guest {
     /// Waits for a line of the guest's console that contains `part` and lies behind all lines waited for before; returns
     /// it with the time since nestling's start.
     pub fn wait_for(&mut self, part: &str) -> (String, Duration) {
-        let end = Instant::now() + self.limit;
+        let end = Instant::now() + LIMIT;
         loop {
             while let Some(line) = self.lines.get(self.seen) {
                 self.seen += 1;
@@ -323,7 +312,7 @@ impl Guest {
     /// Waits for nestling's end.
     #[must_use]
     pub fn finish(mut self) -> Finished {
-        let end = Instant::now() + self.limit;
+        let end = Instant::now() + LIMIT;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 break status;
@@ -351,7 +340,7 @@ impl Guest {
 
     /// Takes what comes next, for at most a moment.
     fn next(&mut self, end: Instant, what: &str) {
-        assert!(Instant::now() < end, "waited {} s for {what}\n{}", self.limit.as_secs(), self.report());
+        assert!(Instant::now() < end, "waited {} s for {what}\n{}", LIMIT.as_secs(), self.report());
         match self.events.recv_timeout(Duration::from_millis(100)) {
             Ok((source, bytes)) => self.take(source, &bytes),
             Err(silence) => {
@@ -406,7 +395,7 @@ pub struct Finished {
     pub lines: Vec<String>,
     /// nestling's standard error.
     pub messages: String,
-    /// The content of `--stats-file`; null if there is none.
+    /// The content of `--stats`; null if there is none.
     pub stats: serde_json::Value,
     /// Whether the terminal was left in raw mode; `None` without one.
     pub terminal_is_raw: Option<bool>,

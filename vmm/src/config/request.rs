@@ -54,7 +54,7 @@ pub struct Request {
     /// Write counters of the vSMMUs and vCPUs to this file at the end, as JSON.
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stats_file: Option<PathBuf>,
+    pub stats: Option<PathBuf>,
 }
 
 impl Request {
@@ -70,7 +70,7 @@ impl Request {
             Error::Toml { path: path.into(), line, message: error.message().replace('\n', " ") }
         })?;
         if let Some(folder) = path.parent() {
-            for file in [&mut request.kernel, &mut request.initrd, &mut request.stats_file].into_iter().flatten() {
+            for file in [&mut request.kernel, &mut request.initrd, &mut request.stats].into_iter().flatten() {
                 // Joining an absolute path gives that path.
                 *file = folder.join(&*file);
             }
@@ -88,13 +88,13 @@ impl Request {
             memory: over.memory.or(self.memory),
             device: if over.device.is_empty() { self.device } else { over.device },
             on_reset: over.on_reset.or(self.on_reset),
-            stats_file: over.stats_file.or(self.stats_file),
+            stats: over.stats.or(self.stats),
         }
     }
 
     /// What is no part of the machine but of running it.
     pub fn run_options(&self) -> RunOptions {
-        RunOptions { on_reset: self.on_reset.unwrap_or_default(), stats_file: self.stats_file.clone() }
+        RunOptions { on_reset: self.on_reset.unwrap_or_default(), stats: self.stats.clone() }
     }
 }
 
@@ -104,7 +104,7 @@ pub struct RunOptions {
     /// What a reset by the guest does.
     pub on_reset: OnReset,
     /// Where counters are written at the end.
-    pub stats_file: Option<PathBuf>,
+    pub stats: Option<PathBuf>,
 }
 
 /// What a reset by the guest does.
@@ -240,7 +240,7 @@ mod tests {
             memory: Some(Size(2 << 30)),
             device: devices,
             on_reset: Some(OnReset::Exit),
-            stats_file: None,
+            stats: None,
         };
         assert_eq!(request, Ok(expected.clone()));
         assert_eq!(toml::from_str::<Request>(&toml::to_string(&expected).unwrap()).unwrap(), expected);

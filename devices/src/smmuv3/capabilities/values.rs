@@ -168,6 +168,11 @@ impl Features {
     pub fn oas_bits(&self) -> u8 {
         oas_bits(self.idr5.oas())
     }
+
+    /// Bits that an output address can have.
+    pub(in crate::smmuv3) fn address_mask(&self) -> u64 {
+        (1 << self.oas_bits()) - 1
+    }
 }
 
 /// Bits of a value of SMMU_IDR5.OAS; those reserved count as the widest that is known.

@@ -5,7 +5,7 @@ use bitfield_struct::bitfield;
 /// Bytes of a command.
 pub const COMMAND_SIZE: u64 = 16;
 
-/// Opcodes (section 4.1.4) of the commands that a stage 1 only, non-secure SMMU can be given.
+/// Opcodes (section 4.1.1), up to SMMUv3.2 and without those of the secure world.
 pub mod opcode {
     /// CMD_PREFETCH_CONFIG.
     pub const PREFETCH_CONFIG: u8 = 0x01;
@@ -19,6 +19,8 @@ pub mod opcode {
     pub const CFGI_CD: u8 = 0x05;
     /// CMD_CFGI_CD_ALL.
     pub const CFGI_CD_ALL: u8 = 0x06;
+    /// CMD_CFGI_VMS_PIDM, with MPAM only.
+    pub const CFGI_VMS_PIDM: u8 = 0x07;
     /// CMD_TLBI_NH_ALL.
     pub const TLBI_NH_ALL: u8 = 0x10;
     /// CMD_TLBI_NH_ASID.
@@ -27,10 +29,32 @@ pub mod opcode {
     pub const TLBI_NH_VA: u8 = 0x12;
     /// CMD_TLBI_NH_VAA.
     pub const TLBI_NH_VAA: u8 = 0x13;
+    /// CMD_TLBI_EL3_ALL, in the secure queue only.
+    pub const TLBI_EL3_ALL: u8 = 0x18;
+    /// CMD_TLBI_EL3_VA, in the secure queue only.
+    pub const TLBI_EL3_VA: u8 = 0x1a;
+    /// CMD_TLBI_EL2_ALL, with EL2 contexts only.
+    pub const TLBI_EL2_ALL: u8 = 0x20;
+    /// CMD_TLBI_EL2_ASID, with EL2 contexts only.
+    pub const TLBI_EL2_ASID: u8 = 0x21;
+    /// CMD_TLBI_EL2_VA, with EL2 contexts only.
+    pub const TLBI_EL2_VA: u8 = 0x22;
+    /// CMD_TLBI_EL2_VAA, with EL2 contexts only.
+    pub const TLBI_EL2_VAA: u8 = 0x23;
+    /// CMD_TLBI_S12_VMALL, with stage 2 only.
+    pub const TLBI_S12_VMALL: u8 = 0x28;
+    /// CMD_TLBI_S2_IPA, with stage 2 only.
+    pub const TLBI_S2_IPA: u8 = 0x2a;
     /// CMD_TLBI_NSNH_ALL.
     pub const TLBI_NSNH_ALL: u8 = 0x30;
-    /// CMD_ATC_INV.
+    /// CMD_ATC_INV, with ATS only.
     pub const ATC_INV: u8 = 0x40;
+    /// CMD_PRI_RESP, with page requests only.
+    pub const PRI_RESP: u8 = 0x41;
+    /// CMD_RESUME, with stalls only.
+    pub const RESUME: u8 = 0x44;
+    /// CMD_STALL_TERM, with stalls only.
+    pub const STALL_TERM: u8 = 0x45;
     /// CMD_SYNC.
     pub const SYNC: u8 = 0x46;
 }
@@ -65,11 +89,8 @@ pub struct Cfgi {
 pub struct Tlbi {
     /// Opcode.
     pub opcode: u8,
-    #[bits(2)]
+    #[bits(4)]
     __: u8,
-    /// For the secure world.
-    pub ssec: bool,
-    __: bool,
     /// Range: NUM.
     #[bits(5)]
     pub num: u8,
@@ -108,8 +129,7 @@ pub struct AtcInv {
     __: bool,
     /// All substreams.
     pub global: bool,
-    /// For the secure world.
-    pub ssec: bool,
+    __: bool,
     /// SubstreamID is valid.
     pub ssv: bool,
     /// SubstreamID.
@@ -133,11 +153,8 @@ pub struct AtcInv {
 pub struct Sync {
     /// Opcode.
     pub opcode: u8,
-    #[bits(2)]
+    #[bits(4)]
     __: u8,
-    /// For the secure world.
-    pub ssec: bool,
-    __: bool,
     /// Completion signal: 0 none, 1 interrupt, 2 event (SEV), 3 reserved.
     #[bits(2)]
     pub cs: u8,
@@ -161,6 +178,9 @@ pub struct Sync {
     #[bits(12)]
     __: u16,
 }
+
+/// CMD_TLBI_*.TG: 16 KiB.
+pub const TG_16K: u8 = 2;
 
 /// CMD_SYNC.CS: no signal.
 pub const CS_NONE: u8 = 0;

@@ -4,9 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cd;
 pub mod command;
-pub mod descriptor;
 pub mod event;
 pub mod registers;
 pub mod ste;

@@ -81,6 +81,8 @@ pub const EVENTQ_CONS: u64 = 0x1_00ac;
 /// Values of SMMU_CIDR0 to SMMU_CIDR3, one byte each.
 pub const CIDR: [u32; 4] = [0x0d, 0xf0, 0x05, 0xb1];
 
+/// SMMU_AIDR of SMMUv3.1.
+pub const AIDR_SMMU_V3_1: u32 = 0x01;
 /// SMMU_AIDR of SMMUv3.2 (ArchMinorRev 2, ArchMajorRev 0).
 pub const AIDR_SMMU_V3_2: u32 = 0x02;
 

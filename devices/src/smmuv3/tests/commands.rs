@@ -19,9 +19,9 @@ fn commands_wrap_around_in_queues_of_every_size() {
             guest.write(CMDQ_CONS, start);
             guest.write(CR0, 8);
             guest.prod = start;
-            let before = guest.smmu.stats().commands;
+            let before = guest.smmu.stats().opcodes.total();
             guest.run(&vec![tlbi_va(1, 0); step as usize]);
-            assert_eq!(guest.smmu.stats().commands - before, u64::from(step), "LOG2SIZE {log2size}");
+            assert_eq!(guest.smmu.stats().opcodes.total() - before, u64::from(step), "LOG2SIZE {log2size}");
         }
     }
 }
@@ -39,7 +39,7 @@ fn a_producer_beyond_the_queue_is_not_followed() {
     let guest = Guest::running();
     guest.write(CMDQ_PROD, 0x101);
     assert_eq!(guest.read(CMDQ_CONS), 0);
-    assert_eq!(guest.smmu.stats().commands, 0);
+    assert_eq!(guest.smmu.stats().opcodes.total(), 0);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_queue_size_above_cmdqs_counts_as_cmdqs() {
 #[test]
 fn every_invalidation_reaches_the_host_in_order_with_its_reserved_bits_cleared() {
     let mut guest = Guest::running();
-    let noise = |meaningful: u128| !meaningful & !(1 << 10) & !0xff;
+    let noise = |meaningful: u128| !meaningful & !0xff;
     let address = u128::from(0x1234_5678_9000u64) << 64;
     let (asid, leaf) = (0x42u128 << 48, 1u128 << 64);
     let stream = u128::from(STREAMS[0]) << 32;
@@ -87,8 +87,9 @@ fn every_invalidation_reaches_the_host_in_order_with_its_reserved_bits_cleared()
         (0x11 | asid, asid_field),
         (0x12 | asid | leaf | address, va_field),
         (0x13 | leaf | address, va_field & !asid_field),
-        (0x05 | stream | 0x77 << 12 | leaf, sid_field | ssid_field | leaf),
-        (0x06 | stream, sid_field),
+        // SSec, bit 10, makes these illegal.
+        (0x05 | stream | 0x77 << 12 | leaf, sid_field | ssid_field | leaf | 1 << 10),
+        (0x06 | stream, sid_field | 1 << 10),
         (
             0x40 | stream | 1 << 11 | 0x77 << 12 | address | 4 << 64,
             sid_field | ssid_field | 0xa00 | (!0 << 64 & !(0xfc0u128 << 64)),
@@ -116,6 +117,44 @@ fn range_fields_mean_nothing_without_ril_or_without_a_granule() {
 }
 
 #[test]
+fn a_level_1_hint_for_16_kib_counts_as_none_without_ds() {
+    // Section 4.4.1.1: reserved, treated as TTL 0b00. With DS there are such blocks.
+    let range = Tlbi::new().with_opcode(opcode::TLBI_NH_VA).with_num(1).with_tg(2);
+    let mut guest = Guest::running();
+    guest.run(&[range.with_ttl(1).into_bits(), sync()]);
+    assert_eq!(guest.take_invalidations(), [vec![words(range.into_bits())]]);
+    let mut features = everything();
+    features.idr5.set_ds(true);
+    let mut guest = Guest::running_with(features);
+    guest.run(&[range.with_ttl(1).into_bits(), sync()]);
+    assert_eq!(guest.take_invalidations(), [vec![words(range.with_ttl(1).into_bits())]]);
+}
+
+#[test]
+fn the_scale_of_a_range_has_6_bits_with_ds_and_5_without() {
+    // Section 4.4.1.1, SCALE: bit 25 is RES0 without DS.
+    let range = Tlbi::new().with_opcode(opcode::TLBI_NH_VAA).with_num(1).with_tg(1);
+    for (ds, scale) in [(false, 7), (true, 39)] {
+        let mut features = everything();
+        features.idr5.set_ds(ds);
+        let mut guest = Guest::running_with(features);
+        guest.run(&[range.with_scale(39).into_bits(), sync()]);
+        assert_eq!(guest.take_invalidations(), [vec![words(range.with_scale(scale).into_bits())]]);
+    }
+}
+
+#[test]
+fn a_range_of_a_granule_that_is_not_shown_is_legal() {
+    // Section 4.4.1.1, TG: only what was cached with this granule has to go, which is nothing.
+    let mut features = everything();
+    features.idr5.set_gran64k(false);
+    let range = Tlbi::new().with_opcode(opcode::TLBI_NH_VA).with_num(1).with_tg(3).into_bits();
+    let mut guest = Guest::running_with(features);
+    guest.run(&[range, sync()]);
+    assert_eq!(guest.take_invalidations(), [vec![words(range)]]);
+}
+
+#[test]
 fn asids_have_8_bits_without_asid16() {
     let mut features = everything();
     features.idr0.set_asid16(false);
@@ -133,6 +172,53 @@ fn substreams_mean_nothing_without_ssidsize() {
     guest.run(&[full(0x05), full(0x40), sync()]);
     let stream = u64::from(STREAMS[0]) << 32;
     assert_eq!(guest.take_invalidations(), [vec![[0x05 | stream, 0], [0x40 | stream, 0]]]);
+}
+
+#[test]
+fn substream_ids_are_cut_to_their_size() {
+    // Section 4.1.7: out of range.
+    let mut features = everything();
+    features.idr1.set_ssidsize(4);
+    let mut guest = Guest::running_with(features);
+    let stream = u128::from(STREAMS[0]) << 32;
+    guest.run(&[0x05 | stream | 0x77 << 12, 0x40 | stream | 1 << 11 | 0x77 << 12, sync()]);
+    let expected = [0x05 | stream | 0x7 << 12, 0x40 | stream | 1 << 11 | 0x7 << 12].map(words).to_vec();
+    assert_eq!(guest.take_invalidations(), [expected]);
+}
+
+#[test]
+fn at_most_63_commands_and_their_sync_are_one_call_of_the_host() {
+    for count in [1, 2, 62, 63] {
+        let mut guest = Guest::running();
+        let mut commands: Vec<u128> = (0..count).map(|page| tlbi_va(1, page << 12)).collect();
+        commands.push(sync_with_message(SCRATCH, 1));
+        guest.run(&commands);
+        let calls = guest.take_invalidations();
+        assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [count as usize]);
+        assert_eq!(guest.smmu.stats().invalidation_ioctls, 1);
+    }
+}
+
+#[test]
+fn a_sync_with_nothing_before_it_calls_nobody() {
+    let mut guest = Guest::running();
+    guest.run(&[sync(), sync_with_message(SCRATCH, 1), sync()]);
+    assert_eq!(guest.take_invalidations(), Vec::<Vec<CommandWords>>::new());
+}
+
+#[test]
+fn commands_of_all_kinds_between_two_syncs_are_one_batch_in_order() {
+    let mut guest = Guest::running();
+    let [one, other] = STREAMS;
+    let commands =
+        [tlbi_va(1, 0x1000), cfgi_cd(one), atc_inv(other), tlbi_nsnh_all(), cfgi_cd_all(other), atc_inv(one)];
+    let mut queue = commands.to_vec();
+    // Neither hints nor streams without a device end a batch.
+    queue.insert(2, 0x01 | u128::from(one) << 32);
+    queue.insert(4, cfgi_cd(ROOT_PORT));
+    queue.push(sync());
+    guest.run(&queue);
+    assert_eq!(guest.take_invalidations(), [commands.map(words).to_vec()]);
 }
 
 #[test]
@@ -197,6 +283,29 @@ fn a_sync_without_an_address_uses_the_wire() {
     let mut guest = Guest::running();
     guest.run(&[sync_with_message(0, 1), sync(), sync() | 2 << 12]);
     assert_eq!(guest.sync.take(), 1, "CS 0 and 2 signal nothing");
+}
+
+#[test]
+fn without_msis_a_sync_uses_the_wire_whatever_its_address() {
+    // Section 4.7.3: MSIAddress is IGNORED then.
+    let mut features = everything();
+    features.idr0.set_msi(false);
+    let mut guest = Guest::running_with(features);
+    guest.poke(SCRATCH, &[!0]);
+    guest.run(&[sync_with_message(SCRATCH, 1)]);
+    assert_eq!((guest.peek(SCRATCH), guest.sync.take()), ([!0], 1));
+}
+
+#[test]
+fn the_address_of_a_message_is_cut_to_the_output_address_size() {
+    // Section 4.7.3: the check for zero applies to the whole field, then it is truncated.
+    let mut guest = Guest::running();
+    guest.run(&[sync_with_message(SCRATCH | 1 << 50, 0x55)]);
+    assert_eq!(guest.peek(SCRATCH), [0x55]);
+    guest.push(sync_with_message(1 << 50, 0x55));
+    guest.kick();
+    assert_eq!(guest.sync.take(), 0, "no wire");
+    assert_eq!(guest.errors(), Gerror::new().with_msi_cmdq_abt_err(true), "address 0 is no memory");
 }
 
 #[test]

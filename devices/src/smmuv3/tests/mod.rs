@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod commands;
+mod counters;
 mod errors;
 mod events;
 mod linux;
@@ -10,12 +11,14 @@ mod nested;
 mod properties;
 mod random;
 mod reference;
+mod register_map;
 mod registers;
 mod streams;
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -98,6 +101,11 @@ fn everything() -> Features {
     negotiate(&wishes, &host()).unwrap().features
 }
 
+/// Has streams whose devices are in reset tried again at every CMD_SYNC.
+fn without_waits(smmu: &Smmuv3) {
+    smmu.lock().first_wait = Duration::ZERO;
+}
+
 impl Guest {
     /// After power-on, with all features.
     fn new() -> Self {
@@ -113,6 +121,7 @@ impl Guest {
             Interrupts { event: event.clone(), gerror: gerror.clone(), sync: sync.clone(), its: Some(doorbell) };
         let config = Config { name: "vsmmu0".into(), features };
         let smmu = Smmuv3::new(config, fake.clone(), memory.clone(), interrupts);
+        without_waits(&smmu);
         let cmdq = Queue::new(QueueBase::new(), 19, 16);
         Self { smmu, fake, memory, event, gerror, sync, its, cmdq, prod: 0 }
     }
@@ -237,8 +246,12 @@ impl Guest {
 
     /// The records in the event queue, taken.
     fn take_events(&self) -> Vec<[u64; 4]> {
+        self.take_events_at(EVENTQ)
+    }
+
+    fn take_events_at(&self, base: u64) -> Vec<[u64; 4]> {
         let log2size = self.read64(EVENTQ_BASE) & 31;
-        let queue = Queue::new(QueueBase::from_bits(EVENTQ | log2size), 19, 32);
+        let queue = Queue::new(QueueBase::from_bits(base | log2size), 19, 32);
         let prod = EventqPointer::from_bits(self.read(EVENTQ_PROD));
         let mut cons = EventqPointer::from_bits(self.read(EVENTQ_CONS));
         let mut records = Vec::new();

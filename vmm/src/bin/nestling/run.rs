@@ -26,7 +26,7 @@ pub enum Error {
     #[error("{0}")]
     Process(&'static str, #[source] io::Error),
     /// The file for the counters.
-    #[error("counters cannot be written to {}; give --stats-file another file", .path.display())]
+    #[error("counters cannot be written to {}; give --stats another file", .path.display())]
     StatsFile {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ impl Error {
 
 /// Builds the machine, runs it until the guest or a signal ends it, and gives everything back to the host.
 pub fn run(plan: Plan, options: &RunOptions) -> Result<Outcome, Error> {
-    let stats_file = options.stats_file.as_deref().map(create).transpose()?;
+    let stats_file = options.stats.as_deref().map(create).transpose()?;
     let signals = EndSignals::catch().map_err(|e| Error::Process("signal handlers", e))?;
     let input = terminal::input().map_err(|e| Error::Process("standard input", e))?;
     let terminal = RawTerminal::enter().map_err(|e| Error::Process("terminal", e))?;

@@ -74,11 +74,13 @@ impl Reference {
 
     fn execute(&mut self, words: CommandWords) -> Result<(), u32> {
         let [word0, word1] = words;
-        if bits(word0, 10, 10) != 0 {
+        let opcode = bits(word0, 7, 0);
+        // SSec, which prefetches and configuration commands have.
+        if (0x01..=0x06).contains(&opcode) && bits(word0, 10, 10) != 0 {
             return Err(ILL);
         }
         let stream = bits(word0, 63, 32) as u32;
-        match bits(word0, 7, 0) {
+        match opcode {
             0x01 | 0x02 => Ok(()),
             0x03 => self.configure_by_command(&[stream]),
             0x04 => {
@@ -89,7 +91,7 @@ impl Reference {
                 self.configure_by_command(&streams)
             }
             0x05 => {
-                let substream = if self.substreams() { keep(word0, 31, 12) } else { 0 };
+                let substream = self.substream(word0);
                 self.invalidate_stream(stream, [0x05 | substream | keep(word0, 63, 32), word1 & 1])
             }
             0x06 => self.invalidate_stream(stream, [0x06 | keep(word0, 63, 32), 0]),
@@ -106,8 +108,12 @@ impl Reference {
         }
     }
 
-    fn substreams(&self) -> bool {
-        self.idr1(10, 6) != 0
+    /// The SubstreamID at its place, cut to its size.
+    fn substream(&self, word0: u64) -> u64 {
+        match self.idr1(10, 6) as u32 {
+            0 => 0,
+            size => keep(word0, 11 + size, 12),
+        }
     }
 
     fn asid(&self, word0: u64) -> u64 {
@@ -120,19 +126,15 @@ impl Reference {
             return Ok([0, 0]);
         }
         let ds = self.idr5(7, 7) != 0;
-        let granule = bits(word1, 11, 10) as u32;
-        let shown = match granule {
-            1 => self.idr5(4, 4),
-            2 => self.idr5(5, 5),
-            _ => self.idr5(6, 6),
-        };
+        // Without DS there are no blocks at level 1 of 16 KiB pages, and a hint for them counts as none.
+        let no_hint = bits(word1, 11, 8) == 0b1001 && !ds;
         let scale = if ds { keep(word0, 25, 20) } else { keep(word0, 24, 20) };
         let num = keep(word0, 16, 12);
-        let ttl = bits(word1, 9, 8);
-        if shown == 0 || scale | num | ttl == 0 || granule == 2 && ttl == 1 && !ds {
+        let ttl = if no_hint { 0 } else { keep(word1, 9, 8) };
+        if scale | num | ttl == 0 {
             return Err(ILL);
         }
-        Ok([num | scale, keep(word1, 11, 8)])
+        Ok([num | scale, keep(word1, 11, 10) | ttl])
     }
 
     /// Has the host execute one invalidation.
@@ -163,7 +165,8 @@ impl Reference {
         if !self.smmuen() || useless || !self.host.contains_key(&stream) {
             return Ok(());
         }
-        let substream = if self.substreams() { keep(word0, 31, 11) | keep(word0, 9, 9) } else { 0 };
+        let flags = if self.idr1(10, 6) != 0 { keep(word0, 11, 11) | keep(word0, 9, 9) } else { 0 };
+        let substream = self.substream(word0) | flags;
         let command = [0x40 | substream | keep(word0, 63, 32), keep(word1, 63, 12) | keep(word1, 5, 0)];
         if !self.troubles.down && self.troubles.fate(command) == Fate::NeverCompletes {
             self.give_up_atc(stream);
@@ -206,7 +209,7 @@ impl Reference {
             match keep(word1, 51, 2) {
                 0 => self.log.push(Entry::Sync),
                 address => {
-                    if !self.message(address, (word0 >> 32) as u32) {
+                    if !self.message(keep(address, self.oas() - 1, 2), (word0 >> 32) as u32) {
                         self.global_error(1 << 4);
                     }
                 }

@@ -24,7 +24,7 @@ impl Reference {
                 HostEvent::Record(record) => self.write_record(record),
                 HostEvent::Lost(count) => {
                     self.lost += u64::from(count);
-                    self.eventqen() && self.overflow()
+                    self.writable() && self.overflow()
                 }
             };
         }
@@ -41,9 +41,14 @@ impl Reference {
         }
     }
 
+    /// Apart from a full queue (section 7.2.1).
+    fn writable(&self) -> bool {
+        self.eventqen() && self.active_errors() & (1 << 2) == 0
+    }
+
     /// Returns whether the guest has something new to see.
     fn write_record(&mut self, record: EventWords) -> bool {
-        if !self.eventqen() {
+        if !self.writable() {
             self.lost += 1;
             return false;
         }

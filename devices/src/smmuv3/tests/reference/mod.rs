@@ -145,6 +145,11 @@ impl Reference {
         bits(self.features.idr3.into_bits().into(), high, low)
     }
 
+    /// Bits of an output address.
+    fn oas(&self) -> u32 {
+        [32, 36, 40, 42, 44, 48, 52, 52][self.idr5(2, 0) as usize]
+    }
+
     fn idr5(&self, high: u32, low: u32) -> u64 {
         bits(self.features.idr5.into_bits().into(), high, low)
     }

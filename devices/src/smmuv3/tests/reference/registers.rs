@@ -112,6 +112,7 @@ impl Reference {
         // Bits high..=low of the value; as part of a 64-bit register if it is the upper half of one.
         let mask = |high, low| keep(value.into(), high, low) as u32;
         let upper = |high, low| (keep(u64::from(value) << 32, high, low) >> 32) as u32;
+        let oas = self.oas();
         let queues = self.cmdqen() || self.eventqen();
         let (gerror_irqen, eventq_irqen) = (self.read(IRQ_CTRL) & 1 != 0, self.read(IRQ_CTRL) & 4 != 0);
         match offset {
@@ -121,7 +122,7 @@ impl Reference {
                 let queue = if queues { self.read(CR1) } else { value };
                 self.set(CR1, keep(table.into(), 11, 6) as u32 | keep(queue.into(), 5, 0) as u32);
             }
-            CR2 if !self.smmuen() => self.set(CR2, mask(2, 1)),
+            CR2 if !self.smmuen() => self.set(CR2, mask(1, 1)),
             GBPA if value >> 31 != 0 => {
                 let changed = (self.read(GBPA) ^ value) >> 20 & 1 != 0;
                 self.set(GBPA, mask(20, 20));
@@ -131,36 +132,46 @@ impl Reference {
             }
             IRQ_CTRL => self.set(IRQ_CTRL, value & 0b101),
             GERRORN => {
-                let acknowledged = (self.read(GERRORN) ^ value) & self.active_errors();
-                self.set(GERRORN, self.read(GERRORN) ^ acknowledged);
-                if acknowledged & CMDQ_ERR != 0 {
+                let stopped = self.active_errors() & CMDQ_ERR != 0;
+                self.set(GERRORN, mask(0, 0) | mask(2, 2) | mask(5, 4) | mask(8, 7));
+                if stopped && self.active_errors() & CMDQ_ERR == 0 {
                     self.set(CMDQ_CONS, self.read(CMDQ_CONS) & 0xf_ffff);
                     self.consume();
                 }
             }
             0x68 if !gerror_irqen => self.set(offset, mask(31, 2)),
-            0x6c if !gerror_irqen => self.set(offset, upper(51, 32)),
+            0x6c if !gerror_irqen => self.set(offset, upper(oas - 1, 32)),
             0x70 if !gerror_irqen => self.set(offset, value),
             0x74 if !gerror_irqen => self.set(offset, mask(5, 0)),
             0xb0 if !eventq_irqen => self.set(offset, mask(31, 2)),
-            0xb4 if !eventq_irqen => self.set(offset, upper(51, 32)),
+            0xb4 if !eventq_irqen => self.set(offset, upper(oas - 1, 32)),
             0xb8 if !eventq_irqen => self.set(offset, value),
             0xbc if !eventq_irqen => self.set(offset, mask(5, 0)),
             0x80 if !self.smmuen() => self.set(offset, mask(31, 6)),
-            0x84 if !self.smmuen() => self.set(offset, upper(51, 32) | upper(62, 62)),
-            STRTAB_BASE_CFG if !self.smmuen() => self.set(offset, mask(10, 0) | mask(17, 16)),
+            0x84 if !self.smmuen() => self.set(offset, upper(oas - 1, 32) | upper(62, 62)),
+            STRTAB_BASE_CFG if !self.smmuen() => {
+                let two_levels = if self.idr0(28, 27) != 0 { mask(10, 6) | mask(17, 16) } else { 0 };
+                self.set(offset, mask(5, 0) | two_levels);
+            }
             0x90 if !self.cmdqen() => self.set(offset, mask(31, 5) | mask(4, 0)),
-            0x94 if !self.cmdqen() => self.set(offset, upper(51, 32) | upper(62, 62)),
+            0x94 if !self.cmdqen() => self.set(offset, upper(oas - 1, 32) | upper(62, 62)),
             CMDQ_PROD => {
                 self.set(offset, mask(19, 0));
                 self.consume();
             }
             CMDQ_CONS if !self.cmdqen() => self.set(offset, mask(19, 0) | mask(30, 24)),
             0xa0 if !self.eventqen() => self.set(offset, mask(31, 5) | mask(4, 0)),
-            0xa4 if !self.eventqen() => self.set(offset, upper(51, 32) | upper(62, 62)),
+            0xa4 if !self.eventqen() => self.set(offset, upper(oas - 1, 32) | upper(62, 62)),
             0xa8 | EVENTQ_PROD if !self.eventqen() => self.set(EVENTQ_PROD, mask(19, 0) | mask(31, 31)),
             0xac | EVENTQ_CONS => self.set(EVENTQ_CONS, mask(19, 0) | mask(31, 31)),
             _ => {}
+        }
+        // The SMMU's own indices have no bits above the wrap bit.
+        if matches!(offset, 0x90 | 0x94 | CMDQ_CONS | 0xa0 | 0xa4 | 0xa8 | EVENTQ_PROD) {
+            for (index, size) in [(CMDQ_CONS, self.command_ring().size), (EVENTQ_PROD, self.event_ring().size)] {
+                let value = self.read(index);
+                self.set(index, value & !0xf_ffff | ((value & 0xf_ffff) % (2 * size)));
+            }
         }
     }
 

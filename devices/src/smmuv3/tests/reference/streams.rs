@@ -79,7 +79,13 @@ impl Reference {
     fn entry(&self, stream: u32) -> Result<StreamConfig, Bad> {
         let config = u64::from(self.read(STRTAB_BASE_CFG));
         let base = keep(self.read64(STRTAB_BASE), 51, 6);
-        let log2size = bits(config, 5, 0).min(self.idr1(5, 0));
+        let written = bits(config, 5, 0);
+        let log2size = written.min(self.idr1(5, 0));
+        // The base is aligned to the size that was written, in full.
+        let aligned = |base: u64, entry: u64, log2: u64| {
+            let size = u128::from(entry) << log2;
+            (u128::from(base) / size * size) as u64
+        };
         let stream = u64::from(stream);
         if stream >= 1 << log2size {
             return Err(Bad::StreamId);
@@ -90,10 +96,8 @@ impl Reference {
                 split @ (8 | 10) => split,
                 _ => 6,
             };
-            // Level 1 has one descriptor of 8 bytes for each 2^split streams, and is aligned to its size.
-            let descriptors = if log2size > split { 1 << (log2size - split) } else { 1u64 };
-            let size = (8 * descriptors).max(64);
-            let at = base / size * size + 8 * (stream >> split);
+            // Level 1 has one descriptor of 8 bytes for each 2^split streams.
+            let at = aligned(base, 8, written.saturating_sub(split)) + 8 * (stream >> split);
             let descriptor = self.memory.read64(at).ok_or(Bad::Event(0x03, at))?;
             let span = bits(descriptor, 4, 0);
             if span == 0 || span > split + 1 {
@@ -107,8 +111,7 @@ impl Reference {
             let size = 64 * entries;
             keep(descriptor, 51, 6) / size * size + 64 * index
         } else {
-            let size = 64 << log2size;
-            base / size * size + 64 * stream
+            aligned(base, 64, written) + 64 * stream
         };
         let words = self.memory.read64(address).zip(self.memory.read64(address + 8));
         let (word0, word1) = words.ok_or(Bad::Event(0x03, address))?;
@@ -127,31 +130,33 @@ impl Reference {
             // Stage 2.
             _ => return Err(bad()),
         }
+        if keep(word0, 51, 6) >> self.oas() != 0 {
+            return Err(bad());
+        }
         // S1ContextPtr, S1CIR, S1COR and S1CSH always count.
         let mut masked = [0b1011 | keep(word0, 51, 6), keep(word1, 7, 2)];
         let ssidsize = self.idr1(10, 6);
         let contexts = bits(word0, 63, 59);
         if ssidsize != 0 && contexts != 0 {
             let format = bits(word0, 5, 4);
-            let formats = if self.idr0(19, 19) != 0 { 2 } else { 0 };
-            if contexts > ssidsize || format > formats || bits(word1, 1, 0) == 3 {
+            if contexts > ssidsize || format != 0 && self.idr0(19, 19) == 0 {
                 return Err(bad());
             }
-            masked[0] |= keep(word0, 63, 59) | keep(word0, 5, 4);
-            masked[1] |= keep(word1, 1, 0);
-        }
-        // STRW
-        if bits(word1, 31, 30) != 0 {
-            return Err(bad());
+            // 3 counts as 0.
+            masked[0] |= keep(word0, 63, 59) | ((format % 3) << 4);
+            masked[1] |= bits(word1, 1, 0) % 3;
         }
         if self.idr0(10, 10) != 0 {
-            // EATS
-            if bits(word1, 29, 28) > 1 {
-                return Err(bad());
+            // EATS, where 3 counts as 0 and 2 needs stage 2.
+            match bits(word1, 29, 28) {
+                2 => return Err(bad()),
+                eats => masked[1] |= (eats % 3) << 28,
             }
-            masked[1] |= keep(word1, 29, 28);
         }
-        // S1STALLD
+        // S1STALLD, which nobody may set who sees STALL_MODEL 1.
+        if bits(word1, 27, 27) != 0 {
+            return Err(bad());
+        }
         masked[1] |= u64::from(self.features.disable_stall) << 27;
         Ok(StreamConfig::Stage1(Stage1(masked)))
     }
