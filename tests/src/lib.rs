@@ -4,4 +4,5 @@
 pub mod cli;
 pub mod guest;
 pub mod host;
+mod pump;
 pub mod setup;

@@ -71,7 +71,8 @@ impl Executable {
 pub fn executables(what: &str, arguments: &[&str], interrupted: &AtomicBool) -> Result<Vec<Executable>, Error> {
     let mut command = cargo();
     command.args(arguments).args(["--quiet", "--message-format=json-render-diagnostics"]);
-    let (status, built) = supervise::run(&mut command, interrupted, |stdout| {
+    let waited_for = format!("cargo to build {what}");
+    let (status, built) = supervise::run(&waited_for, &mut command, supervise::LIMIT, interrupted, |stdout| {
         let messages = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
         messages.filter_map(|line| serde_json::from_slice(&line).ok()).filter_map(executable).collect()
     })?;

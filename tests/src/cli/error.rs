@@ -30,8 +30,10 @@ pub enum Error {
     #[error("cargo could not build {0}; its messages are above")]
     Build(String),
     /// A program on this machine took too long.
-    #[error("the program did not end in {} s", limit.as_secs())]
+    #[error("waited {} s for {what}", limit.as_secs())]
     Late {
+        /// What it was to do.
+        what: String,
         /// How long it had.
         limit: std::time::Duration,
     },

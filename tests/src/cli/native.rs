@@ -1,17 +1,17 @@
 //! Runs a program on this machine the way [`Host`](crate::host::Host) runs one in an emulated host.
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Error;
 use crate::host::Output;
+use crate::pump::pump;
 
 /// How long a program may take to end after SIGTERM.
 const END: Duration = Duration::from_secs(10);
@@ -31,8 +31,9 @@ pub fn run(
         command.spawn().map_err(|source| Error::Start { program: "setpriv (util-linux)".to_owned(), source })?;
     let (sender, receiver) = channel();
     if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
-        pump(out, false, sender.clone());
-        pump(err, true, sender);
+        let twin = sender.clone();
+        std::thread::spawn(move || pump(out, &twin, |bytes| (false, bytes)));
+        std::thread::spawn(move || pump(err, &sender, |bytes| (true, bytes)));
     }
     let end = Instant::now() + limit;
     let mut told_to_end = None;
@@ -64,7 +65,7 @@ pub fn run(
         return Err(crate::host::Error::Interrupted.into());
     }
     if told_to_end.is_some() {
-        return Err(Error::Late { limit });
+        return Err(Error::Late { what: "the program to end".to_owned(), limit });
     }
     Ok(shell_status(status))
 }
@@ -72,18 +73,6 @@ pub fn run(
 fn shell_status(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
-}
-
-fn pump(mut from: impl Read + Send + 'static, is_error: bool, to: Sender<(bool, Vec<u8>)>) {
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(count) = from.read(&mut buffer) {
-            let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-            if to.send((is_error, bytes.to_vec())).is_err() {
-                break;
-            }
-        }
-    });
 }
 
 // not in the lab's own host: its setpriv is busybox's, which knows no --pdeathsig

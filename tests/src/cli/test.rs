@@ -166,8 +166,10 @@ impl Session<'_> {
 
     /// Runs cargo on this machine, shows its output and counts the results in it.
     fn counting(&mut self, arguments: &[&str]) -> Result<bool, Error> {
+        let what = format!("cargo {}", arguments.join(" "));
         let mut command = build::cargo();
-        let (status, ()) = supervise::run(command.args(arguments), &self.lab.interrupted, |stdout| {
+        let command = command.args(arguments);
+        let (status, ()) = supervise::run(&what, command, supervise::LIMIT, &self.lab.interrupted, |stdout| {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 self.tally.line(&line);
                 println!("{line}");

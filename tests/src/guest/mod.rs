@@ -18,7 +18,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ pub use place::{Model, Place, smmu_of};
 pub use rustix::process::Signal as Kill;
 
 use crate::host::tail::Tail;
+use crate::pump::pump;
 use traces::Traces;
 
 /// A guest that takes longer than this hangs. The slowest (four processors emulated by two) takes about 15 s.
@@ -202,10 +203,11 @@ impl<'a> Launch<'a> {
         drop(command);
         let started = Instant::now();
         if let Some(console) = console.or_else(|| child.stdout.take().map(|stdout| Box::new(stdout) as _)) {
-            pump(console, Source::Console, sender.clone());
+            let sender = sender.clone();
+            std::thread::spawn(move || pump(console, &sender, |bytes| (Source::Console, bytes)));
         }
         if let Some(stderr) = child.stderr.take() {
-            pump(stderr, Source::Messages, sender);
+            std::thread::spawn(move || pump(stderr, &sender, |bytes| (Source::Messages, bytes)));
         }
         Guest {
             child,
@@ -444,18 +446,6 @@ impl Finished {
     fn facts(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().filter_map(|line| line.split_once(MARK)).map(|(_, said)| said.trim_end())
     }
-}
-
-fn pump(mut from: impl Read + Send + 'static, source: Source, to: Sender<(Source, Vec<u8>)>) {
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count) = from.read(&mut buffer) {
-            let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-            if to.send((source, bytes.to_vec())).is_err() {
-                break;
-            }
-        }
-    });
 }
 
 /// A file with this content, for options that want one.

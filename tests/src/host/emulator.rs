@@ -1,6 +1,5 @@
 //! One QEMU process with its channels: started, listened to, and surely ended.
 
-use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +14,7 @@ use super::command::Channel;
 use super::error::file;
 use super::tail::Tail;
 use super::{Error, Output};
+use crate::pump::pump;
 use crate::setup::Qemu;
 
 /// How long QEMU may take to end when it is told to.
@@ -66,7 +66,10 @@ impl Emulator {
         command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| Error::Start { program: "setpriv".to_owned(), source })?;
         if let Some(stderr) = child.stderr.take() {
-            forward(stderr, sender, |bytes| Event::Complaint(bytes.to_vec()), Some(Event::Gone));
+            std::thread::spawn(move || {
+                pump(stderr, &sender, Event::Complaint);
+                let _ = sender.send(Event::Gone);
+            });
         }
         Ok(Self {
             child,
@@ -197,31 +200,7 @@ impl Drop for Emulator {
 fn listen(channel: Channel, listener: UnixListener, to: Sender<Event>) {
     std::thread::spawn(move || {
         if let Ok((socket, _)) = listener.accept() {
-            pump(socket, &to, |bytes| Event::Bytes(channel, bytes.to_vec()));
+            pump(socket, &to, |bytes| Event::Bytes(channel, bytes));
         }
     });
-}
-
-fn forward(
-    from: impl Read + Send + 'static,
-    to: Sender<Event>,
-    event: impl Fn(&[u8]) -> Event + Send + 'static,
-    last: Option<Event>,
-) {
-    std::thread::spawn(move || {
-        pump(from, &to, event);
-        if let Some(last) = last {
-            let _ = to.send(last);
-        }
-    });
-}
-
-fn pump(mut from: impl Read, to: &Sender<Event>, event: impl Fn(&[u8]) -> Event) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count) = from.read(&mut buffer) {
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        if to.send(event(bytes)).is_err() {
-            break;
-        }
-    }
 }

@@ -45,7 +45,7 @@ impl Apt {
         // Without the option, apt takes an unreachable mirror for a warning.
         self.get("fetching the lists of packages".into())
             .args(["-o", "APT::Update::Error-Mode=any", "update"])
-            .run(log, || {})
+            .run(log, || 0)
     }
 
     fn install(&self, names: &[&str]) -> Tool {
@@ -64,7 +64,7 @@ impl Apt {
     }
 
     /// Fetches the packages and all that they need, checked against the archive's signature; `look` gets the bytes so far.
-    pub(super) fn download(&self, names: &[&str], log: &Path, mut look: impl FnMut(u64)) -> Result<(), Error> {
+    pub(super) fn download(&self, names: &[&str], log: &Path, mut look: impl FnMut(u64) -> u64) -> Result<(), Error> {
         let archives = self.archives();
         let so_far = || folder_size(&archives) + folder_size(&archives.join("partial"));
         self.install(names).arg("--download-only").run(log, || look(so_far()))

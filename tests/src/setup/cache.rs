@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -13,10 +14,16 @@ use super::progress::Progress;
 /// Under the cache root: what is being made right now, a folder per kind. It belongs to the holder of the kind's lock.
 const WORK: &str = "work";
 
+/// How long to wait for somebody else's work. The longest takes 8 minutes on two processors.
+const LOCK_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// How often a lock is tried meanwhile.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
 /// The cache folder of one user.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     root: PathBuf,
+    limit: Duration,
 }
 
 impl Cache {
@@ -24,7 +31,7 @@ impl Cache {
     pub(super) fn open(asked: Option<PathBuf>) -> Result<Self, Error> {
         let root = asked.or_else(|| folder(|name| env::var_os(name).map(PathBuf::from))).ok_or(Error::NoCacheFolder)?;
         let root = std::path::absolute(&root).map_err(io("find", &root))?;
-        Ok(Self { root })
+        Ok(Self { root, limit: LOCK_LIMIT })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -51,7 +58,7 @@ impl Cache {
                 file.read_to_string(&mut holder).map_err(io("read", &path))?;
                 let holder = if holder.is_empty() { "another process" } else { holder.trim() };
                 progress.say(&format!("waiting for {holder}, which is making {kind} in {}", self.root.display()));
-                file.lock().map_err(io("lock", &path))?;
+                self.wait(&file, &path, kind, holder)?;
             }
             Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
         }
@@ -68,6 +75,19 @@ impl Cache {
         }
         fs::create_dir(&work).map_err(io("create", &work))?;
         Ok(Lock { work, _file: file })
+    }
+
+    fn wait(&self, file: &File, path: &Path, kind: &str, holder: &str) -> Result<(), Error> {
+        let end = Instant::now() + self.limit;
+        while Instant::now() < end {
+            std::thread::sleep(TRY_EVERY);
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {}
+                locked => return locked.map_err(|error| io("lock", path)(error.into())),
+            }
+        }
+        let (holder, kind, path) = (holder.to_owned(), kind.to_owned(), self.root.clone());
+        Err(Error::Locked { holder, kind, path, limit: self.limit })
     }
 }
 
@@ -145,7 +165,6 @@ pub(super) fn key<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> String {
 mod tests {
     use std::sync::mpsc;
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 
@@ -205,6 +224,15 @@ mod tests {
         drop(first);
         told.recv_timeout(Duration::from_secs(10)).unwrap();
         waiter.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_and_everybody_knows_for_whom() {
+        let (_folder, cache) = cache();
+        let _first = cache.lock("kernel", &Progress::silent()).unwrap();
+        let hasty = Cache { limit: Duration::from_millis(1), ..cache };
+        let error = hasty.lock("kernel", &Progress::silent()).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}, which is making kernel", std::process::id())), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 /// An error of the set-up; its text names the object and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,31 @@ pub enum Error {
         status: ExitStatus,
         /// Last lines of its output.
         tail: String,
+    },
+    /// A program stood still.
+    #[error("waited {} s for {what}, and nothing came; the last it said:\n{tail}", limit.as_secs())]
+    Late {
+        /// What it was to do.
+        what: String,
+        /// How long nothing came.
+        limit: Duration,
+        /// Last lines of its output.
+        tail: String,
+    },
+    /// Somebody else is making the same thing and does not get ready.
+    #[error(
+        "waited {} s for {holder}, which is making {kind} in {}; end it, or give this lab a cache of its own with NESTLING_LAB_CACHE",
+        limit.as_secs(), path.display()
+    )]
+    Locked {
+        /// Who.
+        holder: String,
+        /// What it makes.
+        kind: String,
+        /// The cache.
+        path: PathBuf,
+        /// How long.
+        limit: Duration,
     },
     /// The machine lacks the package tools that everything else is fetched with.
     #[error(

@@ -108,7 +108,7 @@ impl Build {
         let fragment = self.tree.join("lab.fragment");
         fs::write(&fragment, FRAGMENT).map_err(io("write", &fragment))?;
         let what = "configuring the kernel";
-        self.make(what).env("KCONFIG_ALLCONFIG", &fragment).arg("allnoconfig").run(&self.log, || {})?;
+        self.make(what).env("KCONFIG_ALLCONFIG", &fragment).arg("allnoconfig").run(&self.log, || 0)?;
         let config = self.tree.join(".config");
         let lost = lost(FRAGMENT, &fs::read_to_string(&config).map_err(io("read", &config))?);
         if lost.is_empty() { Ok(()) } else { Err(Error::KernelOptions { lines: lost.join(", ") }) }

@@ -41,7 +41,7 @@ pub(super) fn build_packages(progress: &Progress, log: &Path) -> Result<(), Erro
     let apt = |what: &str| Tool::new(what, "apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("-q");
     let names = missing.join(", ");
     progress.say(&format!("this machine needs {names}; updating its lists of packages"));
-    apt("updating this machine's lists of packages").arg("update").run(log, || {})?;
+    apt("updating this machine's lists of packages").arg("update").run(log, || 0)?;
     let install = ["install", "-y", "--no-install-recommends"];
     let plan = apt("planning an installation").args(install).arg("--simulate").args(&missing).output()?;
     let total = plan.lines().filter(|line| line.starts_with("Inst ")).count() as u64;

@@ -87,8 +87,8 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// `count` units are done so far. More than the total stretches the total: estimates may be low.
-    pub(super) fn set(&mut self, count: u64) {
+    /// `count` units are done so far; returned. More than the total stretches the total: estimates may be low.
+    pub(super) fn set(&mut self, count: u64) -> u64 {
         if count > self.total {
             self.total = count;
             self.bar.set_length(count);
@@ -98,6 +98,7 @@ impl Step<'_> {
             self.spoke = Instant::now();
             self.progress.say(&line(&self.title, self.unit, count, self.total, self.begun.elapsed()));
         }
+        count
     }
 
     /// The step is finished; leaves one line that says how long it took.
