@@ -272,9 +272,9 @@ mod tests {
     fn each_device_has_a_root_port_of_its_own() {
         let line = line("grace", false);
         let ports = having(&line, "pcie-root-port,");
-        assert_eq!(ports.len(), 6);
-        assert_eq!(ports[3], "pcie-root-port,id=s3p0,bus=pxb3,chassis=4,slot=1");
-        assert_eq!(ports[4], "pcie-root-port,id=s3p1,bus=pxb3,chassis=4,slot=2");
+        assert_eq!(ports.len(), 7);
+        assert_eq!(ports[4], "pcie-root-port,id=s3p0,bus=pxb3,chassis=4,slot=1");
+        assert_eq!(ports[5], "pcie-root-port,id=s3p1,bus=pxb3,chassis=4,slot=2");
         assert_eq!(having(&line, "edu,"), ["edu,id=d3p0,bus=s3p0,dma_mask=0xffffffffffffffff"]);
         assert_eq!(having(&line, "e1000e,"), ["e1000e,id=d3p1,bus=s3p1,netdev=d3p1net,romfile="]);
     }
