@@ -25,10 +25,11 @@ pub trait AttachHwpt: Send + Sync {
 }
 
 /// Longest time that [`retry_while_busy`] waits: a function-level reset takes 100 ms. A device with ATS may stay in reset
-/// for a minute (`pci_dev_wait`); that is too long to wait for with a lock held.
-const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// for a minute (`pci_dev_wait`); that is too long to wait for with a lock held, behind which other vCPUs wait for their
+/// CMD_SYNC: Linux gives them a second.
+const BUSY_LIMIT: Duration = Duration::from_millis(500);
 
-/// Repeats `call` while it fails with EBUSY, for at most two seconds; the last answer counts.
+/// Repeats `call` while it fails with EBUSY, for at most half a second; the last answer counts.
 pub fn retry_while_busy<T>(call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     retry_for(BUSY_LIMIT, call)
 }

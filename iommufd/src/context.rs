@@ -11,6 +11,7 @@ use crate::hw_info::HwInfo;
 use crate::ids::DeviceId;
 use crate::ioas::Ioas;
 use crate::kernel::Kernel;
+use crate::ledger::{Ledger, LiveObjects};
 use crate::sys::DevIommu;
 
 /// An open `/dev/iommu`. Cheap to clone; the descriptor closes with the last clone and the last object made from it.
@@ -18,6 +19,7 @@ use crate::sys::DevIommu;
 /// Object ids and the window of MSI pages belong to one descriptor: a VM has exactly one.
 #[derive(Clone, Debug)]
 pub struct Iommufd {
+    ledger: Arc<Ledger>,
     kernel: Arc<dyn Kernel>,
 }
 
@@ -41,7 +43,13 @@ impl Iommufd {
 
     /// On another implementation of the kernel.
     pub fn with_kernel(kernel: Arc<dyn Kernel>) -> Self {
-        Self { kernel }
+        let ledger = Arc::new(Ledger::new(kernel));
+        Self { kernel: ledger.clone(), ledger }
+    }
+
+    /// Objects that the kernel holds now, of all that was made through this and its clones.
+    pub fn live_objects(&self) -> LiveObjects {
+        self.ledger.live_objects()
     }
 
     /// The descriptor, to bind VFIO devices to it; a fake kernel has none.

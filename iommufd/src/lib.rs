@@ -32,6 +32,7 @@ mod ids;
 mod invalidate;
 mod ioas;
 mod kernel;
+mod ledger;
 mod object;
 #[allow(unsafe_code)] // ioctl takes raw pointers
 mod sys;
@@ -48,5 +49,6 @@ pub use ids::{DeviceId, EventQueueId, HwptId, IoasId, VdeviceId, ViommuId};
 pub use invalidate::{Command, InvalidateError, InvalidateFailure};
 pub use ioas::Ioas;
 pub use kernel::Kernel;
+pub use ledger::LiveObjects;
 pub use vdevice::Vdevice;
 pub use viommu::{Viommu, ViommuCounters};

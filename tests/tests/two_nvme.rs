@@ -70,6 +70,14 @@ fn a_guest_that_passes_its_iommu_through_has_dma() {
 }
 
 #[test]
+fn a_guest_that_invalidates_at_once_has_dma() {
+    let Some((_, launch, _)) = both_drives() else { return };
+    let finished = launch.kernel_option("iommu.strict=1").steps("inventory,io").run();
+    assert_eq!(group_types(&finished), ["DMA", "DMA"]);
+    assert_eq!(finished.said("drives verified"), ["2"]);
+}
+
+#[test]
 fn a_guest_that_invalidates_lazily_has_dma() {
     let Some((_, launch, _)) = both_drives() else { return };
     let finished = launch.kernel_option("iommu.strict=0").steps("inventory,io").run();

@@ -18,6 +18,8 @@ pub struct Stats {
     pub resets: u64,
     /// Seconds from the start of the first vCPU to the end.
     pub seconds: f64,
+    /// iommufd objects when the guest ended, before they were given back. (If one cannot be, nestling ends with an error.)
+    pub objects: ObjectStats,
 }
 
 /// Numbers by name; names that counted nothing are left out.
@@ -111,8 +113,14 @@ impl VsmmuStats {
 pub struct DeviceStats {
     /// Its address on the host.
     pub host: String,
-    /// Its StreamID in the vSMMU.
-    pub stream_id: u32,
+    /// Its StreamID in the vSMMU; null while the guest cannot reach it.
+    pub stream_id: Option<u32>,
+    /// How many times the StreamID changed because the guest changed bus numbers; to null and back counts too.
+    pub moves: u64,
+    /// Resets of the device, by the guest and with it.
+    pub resets: u64,
+    /// Calls to the host for it that failed.
+    pub errors: u64,
     /// Nested HWPTs of stage 1 that were attached to it.
     pub stage1_installs: u64,
     /// Bypass configurations that were attached to it.
@@ -136,8 +144,8 @@ pub struct DeviceStats {
 }
 
 impl DeviceStats {
-    /// Of a device at an address of the host.
-    pub fn new(host: &str, stream_id: u32, stats: &StreamStats) -> Self {
+    /// What the vSMMU counted for the device at an address of the host.
+    pub fn new(host: &str, stream_id: Option<u32>, stats: &StreamStats) -> Self {
         Self {
             host: host.into(),
             stream_id,
@@ -151,8 +159,27 @@ impl DeviceStats {
             lost_events: stats.lost_events,
             bad_entries: stats.bad_entries,
             atc_timeouts: stats.atc_timeouts,
+            ..Self::default()
         }
     }
+}
+
+/// iommufd objects that the kernel holds for a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectStats {
+    /// Address spaces.
+    pub ioas: u64,
+    /// Stage 2 page tables.
+    pub nest_parents: u64,
+    /// vIOMMUs.
+    pub viommus: u64,
+    /// vDEVICEs.
+    pub vdevices: u64,
+    /// Stage 1 page tables: a bypass and an abort one for each vSMMU, and one for each device with stage 1.
+    pub nested_hwpts: u64,
+    /// Event queues.
+    pub event_queues: u64,
 }
 
 fn named<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> Named {
@@ -170,7 +197,8 @@ mod tests {
             lost_events: 5,
             ..smmuv3::Stats::default()
         };
-        let device = DeviceStats::new("0000:11:00.0", 0x900, &StreamStats { bad_entries: 2, ..StreamStats::default() });
+        let device =
+            DeviceStats::new("0000:11:00.0", Some(0x900), &StreamStats { bad_entries: 2, ..StreamStats::default() });
         let vsmmu = VsmmuStats::new("vsmmu0", "smmu3.0x0000000008080000", &stats, vec![device]);
         let json = serde_json::to_value(&vsmmu).expect("it is JSON");
         assert_eq!(json["errors"], serde_json::json!({ "CERROR_ILL": 3 }));

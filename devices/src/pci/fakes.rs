@@ -18,6 +18,8 @@ pub enum Event {
     Write(u16),
     Reset,
     Id(Bdf),
+    Unreachable,
+    BusReset,
 }
 
 impl FakeFunction {
@@ -47,8 +49,16 @@ impl PciFunction for FakeFunction {
         self.log.lock().unwrap().push(Event::Reset);
     }
 
+    fn bus_reset(&self) {
+        self.log.lock().unwrap().push(Event::BusReset);
+    }
+
     fn on_requester_id(&self, id: Bdf) {
         self.log.lock().unwrap().push(Event::Id(id));
+    }
+
+    fn on_unreachable(&self) {
+        self.log.lock().unwrap().push(Event::Unreachable);
     }
 }
 

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::occupant::{Bus, Occupant};
 use super::root_port::RootPort;
@@ -37,9 +37,16 @@ struct Root {
 }
 
 /// A PCI segment. Devices are put in before the guest runs; behind a root port they may come and go later.
+///
+/// A function behind a port has the requester ID that it captured as long as a configuration request with that number
+/// comes to it, and none otherwise: so no two ever have the same, whatever the guest writes to the ports on its way from
+/// one numbering to another.
 #[derive(Default)]
 pub struct Segment {
     roots: RwLock<BTreeMap<u8, Arc<Root>>>,
+    /// Held while functions are told their numbers. Whoever holds it may wait for the locks of ports and functions, and of
+    /// the vSMMU behind a function; nobody waits for it with one of these.
+    numbers: Mutex<()>,
 }
 
 impl Segment {
@@ -78,7 +85,7 @@ impl Segment {
         if !root.functions.insert(id.devfn(), occupant.clone()) {
             return Err(Error::Occupied(id));
         }
-        occupant.announce(id);
+        occupant.capture(id);
         Ok(root.clone())
     }
 
@@ -93,10 +100,13 @@ impl Segment {
             }
             root.functions.for_each(|_, occupant| {
                 let function = occupant.function();
-                if !ports.iter().any(|port| std::ptr::addr_eq(Arc::as_ptr(port), Arc::as_ptr(function))) {
+                if !ports.iter().any(|port| is(port, function)) {
                     function.reset();
                 }
             });
+            let _numbers = self.numbers.lock().unwrap_or_else(|e| e.into_inner());
+            ports.iter().for_each(|port| port.assign_numbers());
+            self.settle(&ports);
         }
     }
 
@@ -111,8 +121,50 @@ impl Segment {
 
     /// The guest writes configuration space; where no function is, nothing happens.
     pub fn config_write(&self, target: Bdf, offset: u16, data: &[u8]) {
-        if let Some(occupant) = self.find(target) {
-            occupant.write(target, offset, data);
+        let Some(occupant) = self.find(target).and_then(|found| self.capture(target, found)) else { return };
+        let function = occupant.function();
+        let Some((port, ports)) = self.port(target) else { return function.config_write(offset, data) };
+        let before = port.routing();
+        function.config_write(offset, data);
+        if port.routing() != before {
+            let _numbers = self.numbers.lock().unwrap_or_else(|e| e.into_inner());
+            self.settle(&ports);
+        }
+    }
+
+    /// Every Type 0 configuration write tells the function its number (2.2.6.2). Returns who `target` leads to.
+    fn capture(&self, target: Bdf, found: Arc<Occupant>) -> Option<Arc<Occupant>> {
+        if found.has(target) {
+            return Some(found);
+        }
+        let _numbers = self.numbers.lock().unwrap_or_else(|e| e.into_inner());
+        // Another processor may have changed the ports meanwhile.
+        let found = self.find(target)?;
+        found.capture(target);
+        Some(found)
+    }
+
+    /// The root port that `target` is, with all ports on its root bus.
+    fn port(&self, target: Bdf) -> Option<(Arc<RootPort>, Vec<Arc<RootPort>>)> {
+        let root = self.roots.read().unwrap_or_else(|e| e.into_inner()).get(&target.bus())?.clone();
+        let ports = root.ports.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let function = root.functions.get(target.devfn())?;
+        let port = ports.iter().find(|port| is(port, function.function()))?.clone();
+        Some((port, ports))
+    }
+
+    /// Compares what the functions behind the ports of one root bus were told with where requests go now: first some lose
+    /// their numbers, then others get theirs back.
+    fn settle(&self, ports: &[Arc<RootPort>]) {
+        for leads_here in [false, true] {
+            for port in ports {
+                port.for_each_behind(|occupant| {
+                    let found = occupant.captured().and_then(|id| self.find(id));
+                    if found.is_some_and(|found| std::ptr::eq(&*found, occupant)) == leads_here {
+                        occupant.settle(leads_here);
+                    }
+                });
+            }
         }
     }
 
@@ -133,6 +185,10 @@ impl Segment {
         let ports = root.ports.read().unwrap_or_else(|e| e.into_inner());
         ports.iter().find(|port| port.forwards(target.bus()))?.find_behind(target)
     }
+}
+
+fn is(port: &Arc<RootPort>, function: &Arc<dyn PciFunction>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(port), Arc::as_ptr(function))
 }
 
 #[cfg(test)]

@@ -3,39 +3,75 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::{Bdf, PciFunction};
 
 /// A function at its place.
 pub(super) struct Occupant {
     function: Arc<dyn PciFunction>,
-    /// The requester ID that the function was told last.
-    captured: Mutex<Option<Bdf>>,
+    number: Mutex<Number>,
 }
 
+/// Nothing at first, and behind a port not before the function is put there or written to.
+#[derive(Clone, Copy, Default)]
+struct Number {
+    /// From the last configuration write (2.2.6.2), or the Plan's.
+    captured: Option<Bdf>,
+    /// What the function was told: the captured number, or none while that does not lead to it.
+    told: Option<Bdf>,
+}
+
+/// What tells the function something is called with the segment's lock of numbers, or before the guest runs.
 impl Occupant {
     pub fn new(function: Arc<dyn PciFunction>) -> Self {
-        Self { function, captured: Mutex::new(None) }
+        Self { function, number: Mutex::default() }
     }
 
     pub fn function(&self) -> &Arc<dyn PciFunction> {
         &self.function
     }
 
-    /// Tells the function its requester ID if that is news. The lock is held meanwhile, so that two vCPUs that write
-    /// by different numbers leave the function with the number of the last.
-    pub fn announce(&self, id: Bdf) {
-        let mut captured = self.captured.lock().unwrap_or_else(|e| e.into_inner());
-        if captured.replace(id) != Some(id) {
-            self.function.on_requester_id(id);
+    /// Whether the function's requester ID is `id`.
+    pub fn has(&self, id: Bdf) -> bool {
+        self.lock().told == Some(id)
+    }
+
+    /// The number that the function has captured, whether it leads to it or not.
+    pub fn captured(&self) -> Option<Bdf> {
+        self.lock().captured
+    }
+
+    /// The function captures a number that leads to it.
+    pub fn capture(&self, id: Bdf) {
+        self.lock().captured = Some(id);
+        self.settle(true);
+    }
+
+    /// The function captures a number; who it leads to is looked at later.
+    pub fn assign(&self, id: Bdf) {
+        if self.lock().told != Some(id) {
+            self.settle(false);
+        }
+        self.lock().captured = Some(id);
+    }
+
+    /// Tells the function its number, or that this does not lead to it, if that is news.
+    pub fn settle(&self, leads_here: bool) {
+        let mut number = self.lock();
+        let now = number.captured.filter(|_| leads_here);
+        if std::mem::replace(&mut number.told, now) == now {
+            return;
+        }
+        drop(number);
+        match now {
+            Some(id) => self.function.on_requester_id(id),
+            None => self.function.on_unreachable(),
         }
     }
 
-    /// A Type 0 configuration write, from which the function captures its number (2.2.6.2).
-    pub fn write(&self, target: Bdf, offset: u16, data: &[u8]) {
-        self.announce(target);
-        self.function.config_write(offset, data);
+    fn lock(&self) -> MutexGuard<'_, Number> {
+        self.number.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 

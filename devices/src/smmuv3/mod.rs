@@ -19,7 +19,8 @@
 //! Stage 2 and VMIDs (the kernel's), EL2 contexts (STE.STRW cannot be nested), stalls and page requests (the kernel
 //! forwards neither, so CMD_RESUME, CMD_STALL_TERM and CMD_PRI_RESP are illegal here), HTTU, MPAM, ATOS, ECMDQ.
 //!
-//! The commands of a batch reach [`PhysicalSmmu`]; its implementations are [`IommufdSmmu`] and a fake for tests.
+//! The commands of a batch reach [`PhysicalSmmu`]; its implementations are [`IommufdSmmu`], [`WalkerSmmu`] for emulated
+//! devices (a stage 1 in software), and a fake for tests.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +44,7 @@ mod stream_table;
 mod streams;
 #[cfg(test)]
 mod tests;
+pub mod walker;
 
 pub use interrupts::{Interrupts, ItsDoorbell};
 pub use iommufd::{Error as IommufdError, IommufdSmmu};
@@ -50,3 +52,4 @@ pub use model::{Config, Smmuv3};
 pub use physical::PhysicalSmmu;
 pub use spec::registers::REGISTER_SPACE;
 pub use stats::{Errors, Events, Installs, Latency, Opcodes, Stats, StreamStats};
+pub use walker::{DmaError, DmaPort, WalkerSmmu};

@@ -1,7 +1,7 @@
 //! The capability lists of the physical function, and which of them the guest gets to see.
 //!
-//! Shown are those whose registers are this function's own and that VFIO or this room handles. Hidden are those that
-//! reach beyond it (ATS, PRI and PASID belong to the vSMMU's features, SR-IOV and ARI to other functions, link
+//! Shown are those whose registers are this function's own and that VFIO or this room handles, and ATS if the vSMMU has
+//! it. Hidden are those that reach beyond it (PRI is the host's, SR-IOV and ARI belong to other functions, link
 //! capabilities to a port that is emulated) and those that would move what is virtual here (Enhanced Allocation,
 //! Resizable BAR).
 
@@ -17,6 +17,10 @@ const VENDOR: u8 = 0x09;
 pub(super) const ADVANCED_FEATURES: u8 = 0x13;
 
 const AER: u16 = 0x01;
+/// Address Translation Services (PCIe 10.5.1).
+pub(super) const ATS: u16 = 0x0f;
+/// Process Address Space ID (PCIe 7.8.9).
+pub(super) const PASID: u16 = 0x1b;
 const SERIAL_NUMBER: u16 = 0x03;
 const POWER_BUDGETING: u16 = 0x04;
 const EXTENDED_VENDOR: u16 = 0x0b;
@@ -59,9 +63,10 @@ impl Capability {
 }
 
 impl Extended {
-    /// Whether the guest may see it.
-    pub(super) fn visible(&self, config: &[u8]) -> bool {
+    /// Whether the guest may see it; `ats` is whether its vSMMU offers ATS.
+    pub(super) fn visible(&self, config: &[u8], ats: bool) -> bool {
         match self.id {
+            ATS => ats,
             AER | SERIAL_NUMBER | POWER_BUDGETING | EXTENDED_VENDOR => true,
             DVSEC => word(config, self.offset + 4) != CXL,
             _ => false,
@@ -128,6 +133,7 @@ pub(super) fn extended(config: &[u8]) -> Vec<Extended> {
         let length = match id {
             AER => 0x48,
             SERIAL_NUMBER => 12,
+            ATS => 8,
             POWER_BUDGETING => 16,
             EXTENDED_VENDOR | DVSEC => (dword(config, next + 4) >> 20) as u16,
             _ => size,

@@ -248,6 +248,17 @@ impl HostFunction for VfioCdev {
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
+    fn reset_bus(&self) -> io::Result<bool> {
+        // Another function on that bus may be behind another port of the guest, or not in this guest at all.
+        if sys::is_alone_on_bus(&self.file).unwrap_or(false) {
+            match sys::reset_bus(&self.file) {
+                Ok(()) => return Ok(true),
+                Err(error) => log::debug!("vfio: {}: its bus cannot be reset: {error}", self.name),
+            }
+        }
+        self.reset()
+    }
+
     fn page_size(&self) -> u64 {
         sys::page_size()
     }

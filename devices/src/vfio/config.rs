@@ -2,16 +2,21 @@
 //!
 //! Every bit is either *virtual* (kept here, writable or not) or *passed through* (read and written on the device by
 //! VFIO, which guards and virtualises in its turn). Virtual are the Command register, BARs and ROM, the interrupt pin,
-//! MSI and MSI-X, the links of both capability lists, and all of the capabilities that are hidden.
+//! MSI and MSI-X, the control of ATS and PASIDs, the links of both capability lists, and all of the capabilities that are
+//! hidden.
 
 #![forbid(unsafe_code)]
 
-use super::capabilities::{self, ADVANCED_FEATURES, dword, word};
+mod translation;
+
+use super::capabilities::{self, ADVANCED_FEATURES, ATS, dword, word};
 use super::host::{HostFunction, irq, region};
 use super::msi::MsiLayout;
 use super::msix::MsixLayout;
 use crate::pci::bar::BarShape;
 use crate::pci::spec::{Command, capability, express, header};
+
+pub use translation::{Pasid, Translation};
 
 /// Command bits that the guest controls; I/O space is not offered, so its enable bit is hardwired to 0.
 const COMMAND_WRITABLE: Command = Command::MEMORY
@@ -29,6 +34,8 @@ pub(super) struct Layout {
     pub(super) resets: [Option<(u16, u8)>; 2],
     pub(super) msi: Option<MsiLayout>,
     pub(super) msix: Option<MsixLayout>,
+    /// The PASID capability that was made.
+    pub(super) pasid: Option<u16>,
 }
 
 /// The virtual configuration space of one function.
@@ -45,7 +52,7 @@ pub(super) struct Config {
 
 impl Config {
     /// Works out the guest's view of a function; `None` if it is no endpoint. BARs have no address yet.
-    pub(super) fn new(host: &dyn HostFunction) -> Option<Self> {
+    pub(super) fn new(host: &dyn HostFunction, translation: Translation) -> Option<Self> {
         let size = if host.region(region::CONFIG).size >= 4096 { 4096 } else { 256 };
         let mut device = vec![0; size];
         host.read(region::CONFIG, 0, &mut device).ok()?;
@@ -63,7 +70,7 @@ impl Config {
         };
         config.lay_out_header();
         config.lay_out_capabilities(host, &device);
-        config.lay_out_extended(&device);
+        config.lay_out_extended(&device, translation);
         config.power_on = config.shadow.clone();
         Some(config)
     }
@@ -148,12 +155,12 @@ impl Config {
         }
     }
 
-    fn lay_out_extended(&mut self, device: &[u8]) {
+    fn lay_out_extended(&mut self, device: &[u8], translation: Translation) {
         let found = capabilities::extended(device);
         // The list always starts at 0x100, with a null capability if what is there is hidden (PCIe 7.9.28).
         let mut last: Option<(u16, u32)> = None;
         for cap in &found {
-            if !cap.visible(device) {
+            if !cap.visible(device, translation.ats) {
                 let length = usize::from(cap.end - cap.offset);
                 self.emulate(cap.offset, &vec![0; length], &vec![0; length]);
                 if cap.offset == header::EXTENDED {
@@ -167,6 +174,12 @@ impl Config {
             let head = u32::from(cap.id) | u32::from(cap.version) << 16;
             self.emulate(cap.offset, &head.to_le_bytes(), &[0; 4]);
             last = Some((cap.offset, head));
+            if cap.id == ATS {
+                self.lay_out_ats(cap);
+            }
+        }
+        if let Some(pasid) = translation.pasid {
+            self.lay_out_pasid(device, &found, last, pasid);
         }
     }
 

@@ -56,6 +56,14 @@ pub enum Error {
         /// The device.
         name: String,
     },
+    /// Its vSMMU offers PASIDs, and there is nowhere to say so.
+    #[error(
+        "{name} has a conventional configuration space without room for a pasid capability; give its vsmmu ssidsize=0"
+    )]
+    NoPasidCapability {
+        /// The device.
+        name: String,
+    },
     /// The kernel has no VFIO with iommufd.
     #[error(
         "{name}: the host kernel cannot bind it to an iommufd: it needs CONFIG_VFIO_DEVICE_CDEV and CONFIG_IOMMUFD"

@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+mod identity;
+mod reset;
+
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bars::Bar;
-use super::config::Config;
+use super::config::{Config, Translation};
 use super::error::Error;
 use super::host::{HostFunction, irq, region};
 use super::msi::Msi;
@@ -19,6 +22,9 @@ use crate::interrupt::MsiRouter;
 use crate::mapping::GuestMapper;
 use crate::pci::spec::{Command, header};
 use crate::pci::{Bdf, PciFunction};
+use identity::Identity;
+pub use identity::Upstream;
+use reset::Resets;
 
 /// Where a memory BAR lies at power-on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub struct VfioFunctionConfig {
     pub guest: Bdf,
     /// All memory BARs of the device.
     pub bars: Vec<BarAddress>,
+    /// What its vSMMU offers of address translation.
+    pub translation: Translation,
 }
 
 /// A passed-through function in the guest.
@@ -49,7 +57,10 @@ pub struct VfioFunction {
     /// Shared with the traps on the pages of its table.
     msix: Option<Arc<Mutex<Msix>>>,
     counters: Arc<Counters>,
-    after_reset: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    identity: Identity,
+    resets: Resets,
+    /// For the thread of a reset.
+    me: Weak<Self>,
     request: EventFd,
     error: EventFd,
 }
@@ -62,6 +73,8 @@ struct State {
     powered: bool,
     /// Nothing may appear in the guest any more.
     closed: bool,
+    /// A reset goes on: nothing answers.
+    resetting: bool,
     /// The last reset did not happen: the device may still be at what it did before.
     unreset: bool,
 }
@@ -80,10 +93,14 @@ impl VfioFunction {
         mapper: Arc<dyn GuestMapper>,
         router: Arc<dyn MsiRouter>,
     ) -> Result<Arc<Self>, Error> {
-        let VfioFunctionConfig { name, host, guest, bars: addresses } = config;
-        let mut config = Config::new(&*host).ok_or_else(|| Error::NotAnEndpoint { name: name.clone() })?;
+        let VfioFunctionConfig { name, host, guest, bars: addresses, translation } = config;
+        let config = Config::new(&*host, translation);
+        let mut config = config.ok_or_else(|| Error::NotAnEndpoint { name: name.clone() })?;
         place_at_power_on(&name, &mut config, &addresses)?;
         let layout = *config.layout();
+        if translation.pasid.is_some() && layout.pasid.is_none() {
+            return Err(Error::NoPasidCapability { name });
+        }
         let vectors =
             |index, count| Vectors::new(host.clone(), router.clone(), index, count, guest.requester_id().into());
         let msi = layout.msi.map(|msi| Msi::new(msi, vectors(irq::MSI, msi.vectors())));
@@ -105,35 +122,26 @@ impl VfioFunction {
                 log::warn!("{name}: the host cannot tell about interrupt index {index}: {e}");
             }
         }
-        let state = State { config, bars, msi, powered: true, closed: false, unreset: false };
-        let function =
-            Self { name, host, state: Mutex::new(state), msix, counters, after_reset: OnceLock::new(), request, error };
+        let state = State { config, bars, msi, powered: true, closed: false, resetting: false, unreset: false };
+        let function = Arc::new_cyclic(|me| Self {
+            name,
+            host,
+            state: Mutex::new(state),
+            msix,
+            counters,
+            identity: Identity::new(guest),
+            resets: Resets::default(),
+            me: me.clone(),
+            request,
+            error,
+        });
         function.write_device_command(&function.lock());
-        Ok(Arc::new(function))
+        Ok(function)
     }
 
     /// What messages call it.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Changes the requester ID, after the guest changed bus numbers; interrupts follow at once.
-    pub fn set_guest_bdf(&self, guest: Bdf) {
-        let id = guest.requester_id().into();
-        if let Some(msi) = &mut self.lock().msi {
-            self.note("route msi", msi.set_device_id(id));
-        }
-        if let Some(mut msix) = self.msix() {
-            self.note("route msi-x", msix.set_device_id(id));
-        }
-    }
-
-    /// Has `work` done after each reset of the device, on the thread that reset it and without a lock of the function.
-    ///
-    /// While a device is in reset the kernel attaches no page table to it, so that the vSMMU may have one to attach now:
-    /// call [`Smmuv3::stream_added`](crate::smmuv3::Smmuv3::stream_added). Only the first `work` counts.
-    pub fn after_reset(&self, work: impl Fn() + Send + Sync + 'static) {
-        let _ = self.after_reset.set(Box::new(work));
     }
 
     /// Signalled while the host wants the device back (its driver is to be unbound).
@@ -151,12 +159,14 @@ impl VfioFunction {
         let state = self.lock();
         let msi = state.msi.as_ref().map_or(0, Msi::routed);
         let msix = self.msix().map_or(0, |msix| msix.routed());
-        self.counters.read(state.bars.iter().map(Bar::mapped_bytes).sum(), msi + msix)
+        let mapped_bytes = state.bars.iter().map(Bar::mapped_bytes).sum();
+        VfioCounters { mapped_bytes, routed_vectors: msi + msix, moves: self.identity.moves(), ..self.counters.read() }
     }
 
     /// Takes everything out of the guest and stops the device's DMA and interrupts, for good. First step of the
     /// teardown; the vSMMU's objects follow, then the device.
     pub fn shutdown(&self) {
+        self.wait_for_reset();
         let mut state = self.lock();
         state.closed = true;
         state.config.reset();
@@ -229,38 +239,6 @@ impl VfioFunction {
     fn write_device(&self, offset: u16, data: &[u8]) {
         self.note("write configuration space", self.host.write(region::CONFIG, offset.into(), data));
     }
-
-    /// Resets the device, and the virtual registers with it. Without a reset there is no more DMA until one works.
-    fn reset_device(&self, mut guard: MutexGuard<'_, State>) {
-        let state = &mut *guard;
-        self.quiesce(state);
-        if let (false, Some(at)) = (state.powered, state.config.layout().power_state) {
-            self.write_device(at, &[0; 2]);
-        }
-        let reason = match self.host.reset() {
-            Ok(true) => None,
-            Ok(false) => Some("the host has no reset for it".to_owned()),
-            Err(e) => Some(e.to_string()),
-        };
-        if let Some(reason) = &reason {
-            self.counters.count_error();
-            if !state.unreset {
-                log::error!(
-                    "{}: cannot be reset: {reason}; its dma stays off until a reset works: reset the guest again, or end it and start it anew",
-                    self.name
-                );
-            }
-        }
-        state.unreset = reason.is_some();
-        state.config.reset();
-        state.powered = true;
-        // VFIO restores the registers that it saved before; Command must read 0 again.
-        self.write_device_command(state);
-        drop(guard);
-        if let Some(work) = self.after_reset.get() {
-            work();
-        }
-    }
 }
 
 /// Enters the Plan's addresses, which must be those of the device's BARs, all of them.
@@ -289,6 +267,9 @@ fn written(offset: u16, data: &[u8], register: u16) -> Option<u8> {
 impl PciFunction for VfioFunction {
     fn config_read(&self, offset: u16, data: &mut [u8]) {
         let mut state = self.lock();
+        if state.resetting {
+            return data.fill(0xff);
+        }
         let pending = state.config.layout().msi.and_then(|msi| msi.pending());
         if let (Some(at), Some(msi)) = (pending.filter(|at| offset & !3 == *at & !3), &state.msi) {
             let bits = msi.pending();
@@ -300,7 +281,7 @@ impl PciFunction for VfioFunction {
     fn config_write(&self, offset: u16, data: &[u8]) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.closed {
+        if state.closed || state.resetting {
             return;
         }
         let powered = state.powered;
@@ -309,7 +290,7 @@ impl PciFunction for VfioFunction {
         let starts = |&(at, bit): &(u16, u8)| written(offset, data, at).is_some_and(|byte| byte & bit != 0);
         if layout.resets.iter().flatten().any(starts) {
             // Not by that bit: VFIO would do nothing, silently, while somebody else in the kernel holds the device.
-            return self.reset_device(guard);
+            return self.start_reset(guard, false);
         }
         if let Some(byte) = layout.power_state.and_then(|at| written(offset, data, at)) {
             state.powered = byte & 0b11 == 0;
@@ -340,10 +321,22 @@ impl PciFunction for VfioFunction {
     }
 
     fn reset(&self) {
+        self.reset_and_wait();
+    }
+
+    fn bus_reset(&self) {
         let state = self.lock();
-        if !state.closed {
-            self.reset_device(state);
+        if !state.closed && !state.resetting {
+            self.start_reset(state, true);
         }
+    }
+
+    fn on_requester_id(&self, id: Bdf) {
+        self.renumber(Some(id));
+    }
+
+    fn on_unreachable(&self) {
+        self.renumber(None);
     }
 }
 

@@ -68,6 +68,8 @@ pub trait HostFunction: AttachHwpt {
     fn disable_irqs(&self, index: u32) -> io::Result<()>;
     /// Resets the function; repeats while it is busy. `Ok(false)` if it has no reset.
     fn reset(&self) -> io::Result<bool>;
+    /// Resets the bus of the device if nothing else is on it, else the function.
+    fn reset_bus(&self) -> io::Result<bool>;
     /// Page size of the host, the granule of [`HostFunction::map`].
     fn page_size(&self) -> u64;
 }

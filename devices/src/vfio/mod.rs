@@ -10,7 +10,7 @@
 //!
 //! To end: [`VfioFunction::shutdown`], then the vSMMU's objects, then drop the [`VfioCdev`] (which closes it).
 
-#![deny(unsafe_code)] // the one exception is `sys`: two ioctls and mmap
+#![deny(unsafe_code)] // the one exception is `sys`: ioctls and mmap
 
 mod bars;
 mod capabilities;
@@ -29,7 +29,8 @@ mod trap;
 mod vectors;
 
 pub use cdev::{VfioCdev, VfioHost};
+pub use config::{Pasid, Translation};
 pub use error::Error;
-pub use function::{BarAddress, VfioFunction, VfioFunctionConfig};
+pub use function::{BarAddress, Upstream, VfioFunction, VfioFunctionConfig};
 pub use host::{HostFunction, Irqs, Region, irq, region};
 pub use trap::VfioCounters;

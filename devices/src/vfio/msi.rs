@@ -118,7 +118,7 @@ impl Msi {
         (0..self.enabled).fold(0, |bits, vector| bits | u32::from(self.vectors.pending(vector)) << vector)
     }
 
-    pub(super) fn set_device_id(&mut self, device_id: u32) -> io::Result<()> {
+    pub(super) fn set_device_id(&mut self, device_id: Option<u32>) -> io::Result<()> {
         self.vectors.set_device_id(device_id)
     }
 

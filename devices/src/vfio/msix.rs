@@ -152,7 +152,7 @@ impl Msix {
         }
     }
 
-    pub(super) fn set_device_id(&mut self, device_id: u32) -> io::Result<()> {
+    pub(super) fn set_device_id(&mut self, device_id: Option<u32>) -> io::Result<()> {
         self.vectors.set_device_id(device_id)
     }
 

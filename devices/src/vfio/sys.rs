@@ -1,5 +1,5 @@
 //! The calls that `vfio-ioctls` does not have or whose answers it drops: SET_IRQS for any vectors, RESET with its
-//! errno, and mmap of regions. The only module of this room with unsafe code.
+//! errno, resets of the bus, and mmap of regions. The only module of this room with unsafe code.
 
 use std::fs::File;
 use std::io;
@@ -8,13 +8,21 @@ use std::ptr;
 
 use vfio_bindings::bindings::vfio;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{_IOC_NONE, ioctl, ioctl_expr, ioctl_with_ptr};
+use vmm_sys_util::ioctl::{_IOC_NONE, ioctl, ioctl_expr, ioctl_with_mut_ptr, ioctl_with_ptr};
 
 use crate::mapping::HostMemory;
 
-/// `VFIO_DEVICE_SET_IRQS` and `VFIO_DEVICE_RESET`, counted from VFIO_BASE.
+/// `VFIO_DEVICE_SET_IRQS`, `VFIO_DEVICE_RESET`, `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO` and `VFIO_DEVICE_PCI_HOT_RESET`,
+/// counted from VFIO_BASE.
 const SET_IRQS: u32 = vfio::VFIO_BASE + 10;
 const RESET: u32 = vfio::VFIO_BASE + 11;
+const GET_HOT_RESET_INFO: u32 = vfio::VFIO_BASE + 12;
+const HOT_RESET: u32 = vfio::VFIO_BASE + 13;
+
+/// 32-bit words of `struct vfio_pci_hot_reset_info` and of `struct vfio_pci_hot_reset` before their data.
+const HOT_RESET_WORDS: usize = 3;
+/// 32-bit words of `struct vfio_pci_dependent_device`.
+const DEPENDENT_WORDS: usize = 2;
 
 /// 32-bit words of `struct vfio_irq_set` before its data.
 const IRQ_SET_WORDS: usize = 5;
@@ -47,6 +55,34 @@ pub(super) fn reset(device: &File) -> io::Result<()> {
     let request = ioctl_expr(_IOC_NONE, vfio::VFIO_TYPE.into(), RESET, 0);
     // SAFETY: the ioctl has no argument.
     match unsafe { ioctl(device, request) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: whether a reset of the bus would reset this device alone. An error if there is
+/// no such reset.
+pub(super) fn is_alone_on_bus(device: &File) -> io::Result<bool> {
+    let mut info = [0u32; HOT_RESET_WORDS + DEPENDENT_WORDS];
+    info[0] = size_of_val(&info) as u32;
+    let request = ioctl_expr(_IOC_NONE, vfio::VFIO_TYPE.into(), GET_HOT_RESET_INFO, 0);
+    // SAFETY: `info` is a `struct vfio_pci_hot_reset_info` with its `argsz` bytes, room for one device included.
+    match unsafe { ioctl_with_mut_ptr(device, request, info.as_mut_ptr()) } {
+        0.. => Ok(info[2] == 1),
+        _ => match io::Error::last_os_error() {
+            // There are more.
+            error if error.raw_os_error() == Some(libc::ENOSPC) => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+/// `VFIO_DEVICE_PCI_HOT_RESET` of a character device: it owns everything that is reset by its iommufd.
+pub(super) fn reset_bus(device: &File) -> io::Result<()> {
+    let reset = [(HOT_RESET_WORDS * size_of::<u32>()) as u32, 0, 0];
+    let request = ioctl_expr(_IOC_NONE, vfio::VFIO_TYPE.into(), HOT_RESET, 0);
+    // SAFETY: `reset` is a `struct vfio_pci_hot_reset` with its `argsz` bytes; the kernel only reads it.
+    match unsafe { ioctl_with_ptr(device, request, reset.as_ptr()) } {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

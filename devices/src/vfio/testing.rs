@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use nestling_iommufd::{AttachHwpt, DeviceId, Error as IommufdError, HwptId};
 use vmm_sys_util::eventfd::EventFd;
@@ -37,6 +37,7 @@ pub(super) enum Entry {
     },
     DisableIrqs(u32),
     Reset,
+    BusReset,
     Map(u64, u64),
     Unmap(u64),
     Connect {
@@ -86,6 +87,9 @@ pub(super) struct FakeHost {
     pub(super) broken: Mutex<bool>,
     /// What the next resets answer; afterwards they work.
     pub(super) resets: Mutex<VecDeque<io::Result<bool>>>,
+    /// While set a reset does not end.
+    pub(super) stuck: Mutex<bool>,
+    pub(super) unstuck: Condvar,
     /// How many calls to enable vectors fail, after as many that work.
     pub(super) fail_irqs: Mutex<(u32, u32)>,
 }
@@ -101,6 +105,8 @@ impl FakeHost {
             triggers: Mutex::default(),
             broken: Mutex::new(false),
             resets: Mutex::default(),
+            stuck: Mutex::new(false),
+            unstuck: Condvar::new(),
             fail_irqs: Mutex::default(),
         };
         host.regions.insert(region::CONFIG, Region { size: size as u64, mappable: Vec::new() });
@@ -153,6 +159,10 @@ impl FakeHost {
     /// The device raises an interrupt.
     pub(super) fn raise(&self, index: u32, vector: u32) {
         self.triggers.lock().unwrap()[&(index, vector)].write(1).unwrap();
+    }
+
+    fn wait_for_end_of_reset(&self) {
+        drop(self.unstuck.wait_while(self.stuck.lock().unwrap(), |stuck| *stuck).unwrap());
     }
 
     fn check(&self) -> io::Result<()> {
@@ -256,6 +266,14 @@ impl HostFunction for FakeHost {
     fn reset(&self) -> io::Result<bool> {
         self.check()?;
         self.diary.add(Entry::Reset);
+        self.wait_for_end_of_reset();
+        self.resets.lock().unwrap().pop_front().unwrap_or(Ok(true))
+    }
+
+    fn reset_bus(&self) -> io::Result<bool> {
+        self.check()?;
+        self.diary.add(Entry::BusReset);
+        self.wait_for_end_of_reset();
         self.resets.lock().unwrap().pop_front().unwrap_or(Ok(true))
     }
 

@@ -22,6 +22,10 @@ pub struct VfioCounters {
     pub mapped_bytes: u64,
     /// Vectors routed to the guest's ITS now.
     pub routed_vectors: usize,
+    /// Resets of the device that have ended.
+    pub resets: u64,
+    /// Changes of its requester ID, to none and back counted too.
+    pub moves: u64,
 }
 
 /// Counts, and logs at a falling rate: the guest can cause any number of errors.
@@ -29,11 +33,12 @@ pub(super) struct Counters {
     name: String,
     trapped: AtomicU64,
     errors: AtomicU64,
+    resets: AtomicU64,
 }
 
 impl Counters {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), trapped: AtomicU64::new(0), errors: AtomicU64::new(0) }
+        Self { name: name.to_owned(), trapped: AtomicU64::new(0), errors: AtomicU64::new(0), resets: AtomicU64::new(0) }
     }
 
     /// Counts an error that is logged elsewhere; returns how many there are.
@@ -48,12 +53,17 @@ impl Counters {
         }
     }
 
-    pub(super) fn read(&self, mapped_bytes: u64, routed_vectors: usize) -> VfioCounters {
+    pub(super) fn count_reset(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is counted here; the rest is 0.
+    pub(super) fn read(&self) -> VfioCounters {
         VfioCounters {
             trapped: self.trapped.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
-            mapped_bytes,
-            routed_vectors,
+            resets: self.resets.load(Ordering::Relaxed),
+            ..VfioCounters::default()
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::pci::spec::{Command, header};
 #[derive(Default)]
 struct Vector {
     trigger: Option<EventFd>,
+    /// The event that it is to raise, while it is not masked.
+    data: Option<u32>,
     route: Option<(MsiRoute, u32)>,
 }
 
@@ -26,8 +28,8 @@ pub(super) struct Vectors {
     router: Arc<dyn MsiRouter>,
     index: u32,
     irqs: Irqs,
-    /// Guest requester ID: what the guest's ITS knows the function by.
-    device_id: u32,
+    /// Guest requester ID: what the guest's ITS knows the function by. Without one nothing is delivered.
+    device_id: Option<u32>,
     vectors: Vec<Vector>,
     /// Whether the host has the index enabled.
     enabled: bool,
@@ -43,7 +45,7 @@ impl Vectors {
     ) -> Self {
         let irqs = host.irqs(index);
         let vectors = (0..count).map(|_| Vector::default()).collect();
-        Self { host, router, index, irqs, device_id, vectors, enabled: false }
+        Self { host, router, index, irqs, device_id: Some(device_id), vectors, enabled: false }
     }
 
     /// Enables the first `count` host interrupts at once, as MSI needs it.
@@ -123,37 +125,45 @@ impl Vectors {
     /// Routes an enabled vector to event `data` of the guest's ITS, or ends its route.
     pub(super) fn route(&mut self, vector: usize, data: Option<u32>) -> io::Result<()> {
         let Some(entry) = self.vectors.get_mut(vector) else { return Ok(()) };
+        entry.data = data;
         let Some(trigger) = &entry.trigger else { return Ok(()) };
-        if entry.route.as_ref().map(|(_, data)| *data) == data {
+        let wanted = self.device_id.and(data);
+        if entry.route.as_ref().map(|(_, data)| *data) == wanted {
             return Ok(());
         }
         if let Some((route, _)) = entry.route.take() {
             self.router.disconnect(trigger, route);
         }
-        if let Some(data) = data {
-            entry.route = Some((self.router.connect(trigger, self.device_id, data)?, data));
+        if let (Some(device_id), Some(data)) = (self.device_id, wanted) {
+            entry.route = Some((self.router.connect(trigger, device_id, data)?, data));
         }
         Ok(())
     }
 
-    /// Changes the requester ID; routes follow at once.
-    pub(super) fn set_device_id(&mut self, device_id: u32) -> io::Result<()> {
-        if std::mem::replace(&mut self.device_id, device_id) == device_id {
+    /// Changes the requester ID; routes follow at once, and end without one.
+    pub(super) fn set_device_id(&mut self, device_id: Option<u32>) -> io::Result<()> {
+        if self.device_id == device_id {
             return Ok(());
         }
         let mut result = Ok(());
+        self.device_id = None;
         for vector in 0..self.vectors.len() {
-            let data = self.vectors.get(vector).and_then(|entry| entry.route.as_ref()).map(|(_, data)| *data);
-            if data.is_some() {
-                result = result.and(self.route(vector, None)).and(self.route(vector, data));
-            }
+            result = result.and(self.route(vector, self.data(vector)));
+        }
+        self.device_id = device_id;
+        for vector in 0..self.vectors.len() {
+            result = result.and(self.route(vector, self.data(vector)));
         }
         result
     }
 
+    fn data(&self, vector: usize) -> Option<u32> {
+        self.vectors.get(vector).and_then(|entry| entry.data)
+    }
+
     /// Whether an interrupt waits in a vector without a route.
     pub(super) fn pending(&self, vector: usize) -> bool {
-        let Some(Vector { trigger: Some(trigger), route: None }) = self.vectors.get(vector) else { return false };
+        let Some(Vector { trigger: Some(trigger), route: None, .. }) = self.vectors.get(vector) else { return false };
         // Look by taking it out and putting it back: nobody else reads an eventfd without a route.
         trigger.read().is_ok_and(|count| trigger.write(count).is_ok())
     }
@@ -166,7 +176,7 @@ impl Vectors {
     /// Ends all routes, frees all host interrupts, and forgets what was pending.
     pub(super) fn release(&mut self) -> io::Result<()> {
         for vector in &mut self.vectors {
-            let Vector { trigger, route } = std::mem::take(vector);
+            let Vector { trigger, route, .. } = std::mem::take(vector);
             if let (Some(trigger), Some((route, _))) = (trigger, route) {
                 self.router.disconnect(&trigger, route);
             }

@@ -7,7 +7,7 @@ use nestling_devices::bus::MmioBus;
 use nestling_devices::interrupt::{MsiRoute, MsiRouter};
 use nestling_devices::mapping::{self, GuestMapper, HostMemory};
 use nestling_devices::pci::{Bdf, PciFunction};
-use nestling_devices::vfio::{BarAddress, HostFunction, VfioCdev, VfioFunction, VfioFunctionConfig};
+use nestling_devices::vfio::{BarAddress, HostFunction, Translation, VfioCdev, VfioFunction, VfioFunctionConfig};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::machine::Device;
@@ -70,6 +70,7 @@ pub fn guest_of(device: &Device) -> Guest {
         host: device.cdev.clone(),
         guest: Bdf::new(0x10, 0, 0),
         bars,
+        translation: Translation::default(),
     };
     let function = VfioFunction::new(config, bus.clone(), slots.clone(), router.clone()).unwrap();
     Guest { bus, slots, router, function }

@@ -35,11 +35,14 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> Result<ExitCode, Error> {
-        let lab = Lab::open()?;
+        let mut lab = Lab::open()?;
         let mut command = self.command;
         let local = command.first().map(Path::new).filter(|path| path.components().count() > 1 || path.is_file());
         let local = local.map(|path| path.canonicalize().map_err(file("finding", path))).transpose()?;
         let needs_nestling = self.nestling || local.as_deref().is_some_and(build::is_integration_test);
+        if needs_nestling {
+            lab = lab.with_guests()?;
+        }
         let nestling = needs_nestling.then(|| build::nestling(&lab.interrupted)).transpose()?;
 
         let by_name =
@@ -78,6 +81,9 @@ pub(super) fn host<'a>(lab: &'a Lab, profile: Profile, nestling: Option<&Path>) 
     {
         host = host.share(path.parent().unwrap_or(Path::new("/")));
     }
+    if let Some(guests) = &lab.guests {
+        host = host.share(guests.folder());
+    }
     Ok(host)
 }
 
@@ -102,6 +108,9 @@ pub(super) fn environment(lab: &Lab, profile: &Profile, nestling: Option<&Path>)
         .export("NESTLING_LAB_PROFILE", &profile.name)
         .export("NESTLING_LAB_KERNEL", &lab.artifacts.kernel)
         .export("NESTLING_LAB_INITRD", &lab.artifacts.guest_initramfs);
+    if let Some(guests) = &lab.guests {
+        script = script.export("NESTLING_LAB_GUESTS", guests.folder());
+    }
     if let Some(nestling) = nestling {
         script = script.export("NESTLING_BIN", nestling);
     }

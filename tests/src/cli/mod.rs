@@ -20,7 +20,7 @@ mod test;
 pub use error::Error;
 pub use tally::SKIPPED;
 
-use crate::setup::{self, Artifacts, Config, Progress};
+use crate::setup::{self, Artifacts, Config, Guests, Progress};
 
 /// Exit status when the lab itself fails, apart from what programs in it return.
 const LAB_FAILED: u8 = 125;
@@ -66,7 +66,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Setup { refresh } => {
-            let artifacts = setup::ensure(&Progress::new(), &Config { refresh, ..Config::default() })?;
+            let (progress, config) = (Progress::new(), Config { refresh, ..Config::default() });
+            let artifacts = setup::ensure(&progress, &config)?;
+            setup::guests(&progress, &config)?;
             println!(
                 "QEMU {}, kernel, firmware and images are in {}",
                 artifacts.qemu.version,
@@ -84,6 +86,8 @@ fn run(command: Command) -> Result<ExitCode, Error> {
 /// What every command that starts a host needs.
 struct Lab {
     artifacts: Artifacts,
+    /// What only tests boot; `None` until somebody asks.
+    guests: Option<Guests>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -98,6 +102,12 @@ impl Lab {
                 .map_err(Error::Signals)?;
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(Error::Signals)?;
         }
-        Ok(Self { artifacts, interrupted })
+        Ok(Self { artifacts, guests: None, interrupted })
+    }
+
+    /// Makes what only tests boot, too.
+    fn with_guests(mut self) -> Result<Self, Error> {
+        self.guests = Some(setup::guests(&Progress::new(), &Config::default())?);
+        Ok(self)
     }
 }

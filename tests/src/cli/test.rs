@@ -28,7 +28,7 @@ impl Arguments {
     pub(super) fn run(self) -> Result<ExitCode, Error> {
         let begun = Instant::now();
         // first of all: lints and tests for the host need the target that the set-up installs
-        let lab = Lab::open()?;
+        let lab = Lab::open()?.with_guests()?;
         let mut session = Session { tally: Tally::default(), failed: Vec::new(), lab: &lab };
         let filter = self.filter.as_deref();
         if filter.is_none() {

@@ -40,7 +40,7 @@ use crate::host::tail::Tail;
 use crate::pump::pump;
 use traces::Traces;
 
-/// A guest that takes longer than this hangs. The slowest (four processors emulated by two) takes about 15 s.
+/// A guest that takes longer than this hangs, unless its [`Launch::limit`] is another. Most take about 15 s.
 pub const LIMIT: Duration = Duration::from_secs(120);
 /// Lines of the guest's init begin so.
 const MARK: &str = "nestling-guest: ";
@@ -61,6 +61,7 @@ pub struct Launch<'a> {
     terminal: bool,
     user: Option<u32>,
     without: Option<Call>,
+    limit: Duration,
 }
 
 impl<'a> Launch<'a> {
@@ -79,6 +80,7 @@ impl<'a> Launch<'a> {
             terminal: false,
             user: None,
             without: None,
+            limit: LIMIT,
         }
         .steps("poweroff")
     }
@@ -145,6 +147,13 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn on_a_terminal(mut self) -> Self {
         self.terminal = true;
+        self
+    }
+
+    /// How long each wait for this guest may take, instead of [`LIMIT`].
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -219,6 +228,7 @@ impl<'a> Launch<'a> {
             lines: Vec::new(),
             seen: 0,
             messages: String::new(),
+            limit: self.limit,
             _turn: turn,
         }
     }
@@ -268,6 +278,7 @@ pub struct Guest {
     /// How many of `lines` a wait has already passed.
     seen: usize,
     messages: String,
+    limit: Duration,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -281,7 +292,7 @@ impl Guest {
     /// Waits for a line of the guest's console that contains `part` and lies behind all lines waited for before; returns
     /// it with the time since nestling's start.
     pub fn wait_for(&mut self, part: &str) -> (String, Duration) {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + self.limit;
         loop {
             while let Some(line) = self.lines.get(self.seen) {
                 self.seen += 1;
@@ -314,7 +325,7 @@ impl Guest {
     /// Waits for nestling's end.
     #[must_use]
     pub fn finish(mut self) -> Finished {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + self.limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 break status;
@@ -342,7 +353,7 @@ impl Guest {
 
     /// Takes what comes next, for at most a moment.
     fn next(&mut self, end: Instant, what: &str) {
-        assert!(Instant::now() < end, "waited {} s for {what}\n{}", LIMIT.as_secs(), self.report());
+        assert!(Instant::now() < end, "waited {} s for {what}\n{}", self.limit.as_secs(), self.report());
         match self.events.recv_timeout(Duration::from_millis(100)) {
             Ok((source, bytes)) => self.take(source, &bytes),
             Err(silence) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::cli::SKIPPED;
-use crate::setup::{self, Config, Progress};
+use crate::setup::{self, Config, Guests, Progress};
 
 /// PCI functions.
 pub(super) const FUNCTIONS: &str = "/sys/bus/pci/devices";
@@ -63,6 +63,21 @@ impl Place {
         Self { nestling: path("NESTLING_BIN").unwrap_or_else(beside_the_tests), kernel, initrd, devices, profile }
     }
 
+    /// Kernels and images that only tests boot.
+    ///
+    /// # Panics
+    /// If the set-up fails on a real machine.
+    #[must_use]
+    pub fn guests(&self) -> &'static Guests {
+        static GUESTS: OnceLock<Guests> = OnceLock::new();
+        GUESTS.get_or_init(|| match text("NESTLING_LAB_GUESTS") {
+            Some(folder) => Guests::at(folder.into()),
+            None => {
+                setup::guests(&Progress::new(), &Config::default()).expect("the lab's set-up gives guests for tests")
+            }
+        })
+    }
+
     /// The devices of this model that are bound to vfio-pci. `None`, said on standard output, if there are fewer than
     /// `count` on a real machine.
     ///
@@ -99,6 +114,8 @@ impl Place {
 pub enum Model {
     /// Any NVMe drive. Its content is lost.
     Nvme,
+    /// Intel 82576, the whole card.
+    Igb,
     /// A virtual function of an Intel 82576.
     IgbVf,
     /// Intel 82574.
@@ -113,6 +130,7 @@ impl Model {
     fn is(self, address: &str) -> bool {
         match self {
             Self::Nvme => attribute(address, "class").starts_with("0x0108"),
+            Self::Igb => names(address, "0x8086", "0x10c9"),
             Self::IgbVf => names(address, "0x8086", "0x10ca"),
             Self::E1000e => names(address, "0x8086", "0x10d3"),
             Self::Edu => names(address, "0x1234", "0x11e8"),

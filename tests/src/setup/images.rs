@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{cpio, elf};
 
 /// Counts up when this module packs the same inputs differently.
-const RECIPE: &[u8] = b"1";
+pub(super) const RECIPE: &[u8] = b"1";
 
 /// Where Debian keeps the aarch64 libraries.
 const LIBRARIES: &str = "usr/lib/aarch64-linux-gnu";
@@ -23,7 +23,7 @@ const FOLDERS: &[&str] = &["dev", "etc", "proc", "root", "run", "sys", "tmp", "u
 
 /// An initramfs.
 #[derive(Debug)]
-struct Image {
+pub(super) struct Image {
     name: &'static str,
     init: &'static str,
     /// Programs and data files, as paths in the userland.
@@ -49,8 +49,18 @@ const HOST: Image = Image {
     ],
 };
 
+impl Image {
+    /// All that makes it differ from another image of the same userland.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &[u8]> {
+        [self.name.as_bytes(), self.init.as_bytes()].into_iter().chain(self.files.iter().map(|file| file.as_bytes()))
+    }
+}
+
+/// A file that is not of the userland: its path in the image, its mode and its content.
+pub(super) type Extra = (String, u32, Vec<u8>);
+
 /// Smaller than the host's: it is read through two levels of emulation.
-const GUEST: Image = Image {
+pub(super) const GUEST: Image = Image {
     name: "guest.cpio",
     init: include_str!("../../../resources/lab/guest-init"),
     files: &[
@@ -70,10 +80,8 @@ const GUEST: Image = Image {
 /// Where the images for this userland are, or will be.
 fn entry(cache: &Cache, userland: &Held) -> PathBuf {
     let key = userland.release.key();
-    let inits = [&HOST, &GUEST].into_iter().flat_map(|image| {
-        [image.name.as_bytes(), image.init.as_bytes()].into_iter().chain(image.files.iter().map(|file| file.as_bytes()))
-    });
-    cache.entry("images", &cache::key([RECIPE, key.as_bytes()].into_iter().chain(inits)))
+    let inputs = [&HOST, &GUEST].into_iter().flat_map(Image::inputs);
+    cache.entry("images", &cache::key([RECIPE, key.as_bytes()].into_iter().chain(inputs)))
 }
 
 /// The images of host and guest, if the cache has them.
@@ -95,7 +103,7 @@ pub(super) fn get(cache: &Cache, progress: &Progress, userland: &Held) -> Result
 fn make(cache: &Cache, lock: &Lock, progress: &Progress, userland: &Held) -> Result<(PathBuf, PathBuf), Error> {
     let stage = lock.stage("entry")?;
     for image in [&HOST, &GUEST] {
-        pack(image, &userland.path, &stage.join(image.name))?;
+        pack(image, &userland.path, Vec::new(), &stage.join(image.name))?;
     }
     let entry = entry(cache, userland);
     lock.publish(&stage, &entry)?;
@@ -103,8 +111,13 @@ fn make(cache: &Cache, lock: &Lock, progress: &Progress, userland: &Held) -> Res
     Ok((entry.join(HOST.name), entry.join(GUEST.name)))
 }
 
-fn pack(image: &Image, userland: &Path, to: &Path) -> Result<(), Error> {
-    let contents = Contents::collect(userland, image.files)?;
+/// Packs an image with further files.
+pub(super) fn pack(image: &Image, userland: &Path, extras: Vec<Extra>, to: &Path) -> Result<(), Error> {
+    let mut contents = Contents::collect(userland, image.files)?;
+    for (name, mode, bytes) in extras {
+        contents.add_parents(&name);
+        contents.files.insert(name, (mode, bytes));
+    }
     let file = File::create(to).map_err(io("create", to))?;
     contents.write(image.init, cpio::Writer::new(BufWriter::new(file))).map_err(io("write", to))
 }

@@ -23,7 +23,8 @@ const EXPECTED_LINES: u64 = 2100;
 /// Files and folders of the source without its documentation, for the progress bar.
 const EXPECTED_FILES: u64 = 84_000;
 
-const SOURCE: &str = "linux-source-7.3";
+/// Name of the package and of the folder in it.
+pub(super) const SOURCE: &str = "linux-source-7.3";
 
 /// The kernel's source, as Debian packs it.
 pub(super) const SET: Set = Set { kind: "kernel-source", arch: "arm64", names: &[SOURCE], shape: Shape::Archives };
@@ -50,6 +51,13 @@ pub(super) fn get(cache: &Cache, progress: &Progress, source: &Held) -> Result<P
     held(cache, source).map_or_else(|| make(cache, &lock, progress, source), Ok)
 }
 
+/// The package with the source.
+pub(super) fn archive(source: &Held) -> Result<PathBuf, Error> {
+    let package = source.release.get(SOURCE);
+    let missing = || Error::Damaged { path: source.path.clone(), why: format!("it does not list {SOURCE}") };
+    package.map(|package| source.path.join(&package.file)).ok_or_else(missing)
+}
+
 fn make(cache: &Cache, lock: &Lock, progress: &Progress, source: &Held) -> Result<PathBuf, Error> {
     let build = Build::unpack(lock, progress, source)?;
     build.configure()?;
@@ -74,11 +82,8 @@ struct Build {
 impl Build {
     fn unpack(lock: &Lock, progress: &Progress, source: &Held) -> Result<Self, Error> {
         let folder = lock.stage("linux")?;
-        let package = source
-            .release
-            .get(SOURCE)
-            .ok_or_else(|| Error::Damaged { path: source.path.clone(), why: format!("it does not list {SOURCE}") })?;
-        let mut step = progress.step(&format!("unpacking {}", package.title()), Unit::Things("files"), EXPECTED_FILES);
+        let archive = archive(source)?;
+        let mut step = progress.step(&format!("unpacking {SOURCE}"), Unit::Things("files"), EXPECTED_FILES);
         let log = lock.log("kernel");
         // The source is a compressed archive in a package. The kernel's documentation is half of its files and no
         // build needs it, except for one Kconfig file.
@@ -87,7 +92,7 @@ impl Build {
                 --exclude="$2/Documentation/[a-z]*" --exclude="$2/Documentation/[A-JL-Z]*""#;
         Tool::new("unpacking the kernel source", "sh")
             .args(["-c", script, "sh"])
-            .arg(source.path.join(&package.file))
+            .arg(archive)
             .arg(SOURCE)
             .arg(&folder)
             .run(&log, || step.set(count_lines(&log)))?;
@@ -138,7 +143,7 @@ fn lost<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
 }
 
 /// make and tar print one line per file.
-fn count_lines(log: &Path) -> u64 {
+pub(super) fn count_lines(log: &Path) -> u64 {
     fs::read(log).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count() as u64)
 }
 

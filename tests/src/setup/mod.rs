@@ -10,6 +10,14 @@
 //! | `userland-*` | aarch64 programs for host and guest | `userland` |
 //! | `kernel-*` | Debian's kernel source and our fragment | `kernel` |
 //! | `images-*` | userland and the two init scripts | `images` |
+//!
+//! [`guests`] makes what only tests need:
+//!
+//! | entry of the cache | made from | by |
+//! | --- | --- | --- |
+//! | `guest-kernels-*` | Debian's own kernels | `distribution` |
+//! | `guest-libraries-*`, `guest-tools-*` | C programs for guests, and what they are linked with | `tools` |
+//! | `guests-*` | initramfs images with those programs, and with the modules of those kernels | `guests` |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,8 +26,10 @@ mod apt;
 mod cache;
 mod command;
 pub mod cpio;
+mod distribution;
 mod elf;
 mod error;
+mod guests;
 mod images;
 mod kernel;
 mod machine;
@@ -27,9 +37,11 @@ mod mirror;
 mod packages;
 mod progress;
 mod qemu;
+mod tools;
 mod userland;
 
 pub use error::Error;
+pub use guests::Guests;
 pub use progress::Progress;
 
 use cache::Cache;
@@ -98,6 +110,14 @@ pub fn ensure(progress: &Progress, config: &Config) -> Result<Artifacts, Error> 
         return Ok(artifacts);
     }
     make(&cache, progress, config.refresh)
+}
+
+/// Makes sure that the kernels and images exist that only tests boot, after [`ensure`].
+///
+/// # Errors
+/// As [`ensure`].
+pub fn guests(progress: &Progress, config: &Config) -> Result<Guests, Error> {
+    guests::get(&Cache::open(config.cache.clone())?, progress, config.refresh)
 }
 
 /// Everything, if the cache has it.

@@ -36,6 +36,8 @@ pub(super) struct Set {
 pub(super) enum Shape {
     /// One root folder with merged `/usr`, all archives unpacked into it.
     Root,
+    /// As [`Shape::Root`], with nothing but the packages whose names begin with one of these.
+    Part(&'static [&'static str]),
     /// The archives of the packages asked for, as fetched.
     Archives,
 }
@@ -142,10 +144,7 @@ impl Set {
         progress.say(&format!("asking the mirror for the newest {}", self.names.join(", ")));
         apt.update(&log)?;
         let mut release = Release { packages: apt.resolve(self.names)? };
-        if self.shape == Shape::Archives {
-            // What a source package depends on (a compiler, for one) is not wanted.
-            release.packages.retain(|package| self.names.contains(&package.name()));
-        }
+        release.packages.retain(|package| self.wants(package.name()));
         let path = cache.entry(self.kind, &release.key());
         if !path.is_dir() {
             let stage = lock.stage("entry")?;
@@ -164,8 +163,17 @@ impl Set {
         Ok(Held { release, path })
     }
 
+    /// Whether a package that comes along belongs into the entry. Some ask for a whole compiler, or for a boot loader.
+    fn wants(&self, package: &str) -> bool {
+        match self.shape {
+            Shape::Root => true,
+            Shape::Part(beginnings) => beginnings.iter().any(|beginning| package.starts_with(beginning)),
+            Shape::Archives => self.names.contains(&package),
+        }
+    }
+
     fn unpack(&self, archives: &Path, release: &Release, stage: &Path, progress: &Progress) -> Result<(), Error> {
-        if self.shape == Shape::Root {
+        if self.shape != Shape::Archives {
             merged_usr(stage)?;
         }
         let title = format!("unpacking {}", self.kind);
@@ -178,7 +186,7 @@ impl Set {
                     let to = stage.join(&package.file);
                     fs::rename(&archive, &to).map_err(io("create", &to))?;
                 }
-                Shape::Root => {
+                Shape::Root | Shape::Part(_) => {
                     let what = format!("unpacking {}", package.title());
                     Tool::new(what, "dpkg-deb").arg("-x").arg(&archive).arg(stage).output()?;
                     // Space for the next: all archives together are a third of what they unpack to.
@@ -225,6 +233,14 @@ mod tests {
     #[test]
     fn titles_are_for_people() {
         assert_eq!(package("qemu-system-arm_1%3a11.1.3+ds-1_amd64.deb", "").title(), "qemu-system-arm 1:11.1.3+ds-1");
+    }
+
+    #[test]
+    fn a_part_leaves_out_what_else_comes_along() {
+        let set =
+            Set { kind: "k", arch: "arm64", names: &["linux-image-arm64"], shape: Shape::Part(&["linux-binary-"]) };
+        assert!(set.wants("linux-binary-7.2-arm64"));
+        assert!(!set.wants("linux-image-arm64") && !set.wants("dracut"));
     }
 
     #[test]

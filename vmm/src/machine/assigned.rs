@@ -10,15 +10,18 @@ use nestling_devices::interrupt::MsiRouter;
 use nestling_devices::pci::{Bdf, PciFunction};
 use nestling_devices::smmuv3::capabilities::{Wishes, negotiate};
 use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3, StreamStats};
-use nestling_devices::vfio::{BarAddress, VfioCdev, VfioFunction, VfioFunctionConfig, VfioHost};
-use nestling_iommufd::{Ioas, Iommufd};
+use nestling_devices::vfio::{
+    BarAddress, Translation, VfioCdev, VfioCounters, VfioFunction, VfioFunctionConfig, VfioHost,
+};
+use nestling_iommufd::{AttachHwpt, Ioas, Iommufd, LiveObjects};
 
 use super::error::Error;
 use super::platform::Platform;
+use super::upstream::Behind;
 use crate::memory::GuestRam;
 use crate::plan::spec::{AssignedFunction, Expander, Pci};
 use crate::run::ControlLoop;
-use crate::stats::{DeviceStats, VsmmuStats};
+use crate::stats::{DeviceStats, ObjectStats, VsmmuStats};
 
 /// All assigned devices of a machine.
 ///
@@ -29,6 +32,8 @@ pub struct Assigned {
     /// Bound devices; closing them unbinds, which comes after the vSMMUs' teardown.
     cdevs: Vec<Arc<VfioCdev>>,
     ioas: Option<Arc<Ioas>>,
+    /// Outlives all of them here, to count what is left.
+    iommufd: Option<Iommufd>,
 }
 
 struct Vsmmu {
@@ -41,7 +46,8 @@ struct Vsmmu {
 impl Assigned {
     /// Opens, binds and attaches every device of the Plan and puts the vSMMUs on the bus.
     pub fn new(plan: &Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<Self, Error> {
-        let mut assigned = Self { smmus: Vec::new(), functions: BTreeMap::new(), cdevs: Vec::new(), ioas: None };
+        let mut assigned =
+            Self { smmus: Vec::new(), functions: BTreeMap::new(), cdevs: Vec::new(), ioas: None, iommufd: None };
         if plan.expanders.is_empty() {
             return Ok(assigned);
         }
@@ -58,6 +64,7 @@ impl Assigned {
 
     fn build(&mut self, plan: &Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<(), Error> {
         let iommufd = Iommufd::open()?;
+        self.iommufd = Some(iommufd.clone());
         let ioas = iommufd.alloc_ioas()?;
         let window = ram.window();
         ioas.map_file(ram.file(), 0, window.size, window.base)?;
@@ -73,20 +80,16 @@ impl Assigned {
                 host.add_stream(function.stream_id as u32, cdev.clone())
                     .map_err(|e| device_error(&function.host, e))?;
             }
-            let model = vsmmu(expander, host, ram, platform)?;
+            let model = vsmmu(expander, host.clone(), ram, platform)?;
             let window = expander.smmu.window;
             bus.insert(window.base..window.end(), model.clone())?;
             if let Some(smmu) = self.smmus.last_mut() {
                 smmu.model = Some(model.clone());
             }
             for (cdev, function) in devices {
+                let behind = Behind { model: model.clone(), host: host.clone(), device: cdev.dev_id() };
                 let made = self.add_function(cdev, &function, platform, bus, &routes)?;
-                let (model, stream_id) = (Arc::downgrade(&model), function.stream_id as u32);
-                made.after_reset(move || {
-                    if let Some(model) = model.upgrade() {
-                        model.stream_added(stream_id);
-                    }
-                });
+                made.set_upstream(Arc::new(behind));
             }
         }
         Ok(())
@@ -115,6 +118,7 @@ impl Assigned {
             host: cdev,
             guest: Bdf::from_requester_id(function.stream_id as u16),
             bars: function.bars.iter().map(|bar| BarAddress { index: bar.index, address: bar.window.base }).collect(),
+            translation: Translation::default(),
         };
         let made = VfioFunction::new(config, bus.clone(), platform.slots.clone(), routes.clone())
             .map_err(|e| device_error(&function.host, e))?;
@@ -160,14 +164,23 @@ impl Assigned {
 
     /// Counters of the vSMMUs, in the order of the Plan.
     pub fn stats(&self) -> Vec<VsmmuStats> {
-        self.smmus.iter().map(Vsmmu::stats).collect()
+        self.smmus.iter().map(|smmu| smmu.stats(&self.functions)).collect()
+    }
+
+    /// Objects that the kernel holds for the machine now.
+    pub fn objects(&self) -> ObjectStats {
+        let LiveObjects { ioas, nest_parents, viommus, vdevices, nested_hwpts, event_queues } =
+            self.iommufd.as_ref().map(Iommufd::live_objects).unwrap_or_default();
+        let [ioas, nest_parents, viommus, vdevices, nested_hwpts, event_queues] =
+            [ioas, nest_parents, viommus, vdevices, nested_hwpts, event_queues].map(|count| count as u64);
+        ObjectStats { ioas, nest_parents, viommus, vdevices, nested_hwpts, event_queues }
     }
 
     /// Gives everything back: functions fall silent, vSMMUs go from the event queue down to stage 2, the devices are
     /// closed, and last the IOAS is destroyed. The control loop, which polls the event queues, and the bus are gone
-    /// before. Goes on after a failure and returns the first.
+    /// before. Goes on after a failure and returns the first; that something is left is one.
     pub fn shutdown(self) -> Result<(), Error> {
-        let Self { smmus, functions, cdevs, ioas } = self;
+        let Self { smmus, functions, cdevs, ioas, iommufd } = self;
         let mut result = Ok(());
         let mut keep = |next: Result<(), Error>| match next {
             Err(error) if result.is_err() => log::warn!("{error}"),
@@ -186,6 +199,10 @@ impl Assigned {
         if let Some(ioas) = ioas {
             keep(ioas.destroy().map_err(Error::Iommufd));
         }
+        let left = iommufd.as_ref().map(Iommufd::live_objects).unwrap_or_default();
+        if left != LiveObjects::default() {
+            keep(Err(Error::ObjectsLeft(left)));
+        }
         result
     }
 
@@ -202,13 +219,11 @@ impl Assigned {
 }
 
 impl Vsmmu {
-    fn stats(&self) -> VsmmuStats {
+    fn stats(&self, made: &BTreeMap<String, Arc<VfioFunction>>) -> VsmmuStats {
         let stats = self.model.as_ref().map(|model| model.stats()).unwrap_or_default();
         let streams: BTreeMap<u32, StreamStats> = self.model.iter().flat_map(|model| model.stream_stats()).collect();
-        let devices = self.plan.ports.iter().filter_map(|port| port.function.as_ref()).map(|function| {
-            let stream_id = function.stream_id as u32;
-            DeviceStats::new(&function.host, stream_id, &streams.get(&stream_id).copied().unwrap_or_default())
-        });
+        let functions = self.plan.ports.iter().filter_map(|port| port.function.as_ref());
+        let devices = functions.map(|function| device_stats(function, made, &streams));
         VsmmuStats::new(&self.plan.name, &self.plan.smmu.host, &stats, devices.collect())
     }
 }
@@ -231,6 +246,18 @@ fn vsmmu(
     };
     let config = Config { name: expander.name.clone(), features: negotiation.features };
     Ok(Smmuv3::new(config, host, ram.memory().clone(), interrupts))
+}
+
+fn device_stats(
+    plan: &AssignedFunction,
+    made: &BTreeMap<String, Arc<VfioFunction>>,
+    streams: &BTreeMap<u32, StreamStats>,
+) -> DeviceStats {
+    let Some(function) = made.get(&plan.host) else { return DeviceStats::default() };
+    let VfioCounters { resets, moves, errors, .. } = function.counters();
+    let stream_id = function.requester_id().map(|id| id.requester_id().into());
+    let stream = stream_id.and_then(|id| streams.get(&id)).copied().unwrap_or_default();
+    DeviceStats { moves, resets, errors, ..DeviceStats::new(&plan.host, stream_id, &stream) }
 }
 
 fn device_error(host: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {

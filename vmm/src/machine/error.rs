@@ -58,6 +58,9 @@ pub enum Error {
     /// A device is still in use where it should be closed; the end of the process closes it.
     #[error("an assigned device stays open until nestling ends")]
     DeviceStaysOpen,
+    /// Objects of iommufd are left; the end of the process destroys them.
+    #[error("the kernel still holds objects of this machine: {0:?}")]
+    ObjectsLeft(nestling_iommufd::LiveObjects),
     /// A vSMMU.
     #[error("{name}, which is host smmu {host}")]
     Smmu {

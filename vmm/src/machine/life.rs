@@ -138,6 +138,7 @@ impl Machine {
             vcpu_exits: self.exits.load(Ordering::Relaxed),
             resets: self.resets,
             seconds: self.running.as_secs_f64(),
+            objects: self.assigned.objects(),
         }
     }
 

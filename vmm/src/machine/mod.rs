@@ -25,6 +25,8 @@ mod platform;
 #[allow(unsafe_code)] // KVM maps host memory by its address
 mod slots;
 pub mod tables;
+#[cfg(target_arch = "aarch64")]
+mod upstream;
 
 #[cfg(target_arch = "aarch64")]
 pub use error::Error;

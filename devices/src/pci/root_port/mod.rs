@@ -22,6 +22,16 @@ pub use config::{Error, Link, LinkSpeed, RootPortConfig};
 use layout::Layout;
 use slot::Slot;
 
+/// By what a port passes configuration requests on. When it changes, functions lose or get back their numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Routing {
+    secondary: u8,
+    subordinate: u8,
+    /// Device numbers other than 0 (6.13).
+    ari: bool,
+    link_up: bool,
+}
+
 /// Device 0, function 0: with it the slot is occupied.
 const FUNCTION_0: u8 = 0;
 
@@ -76,14 +86,16 @@ impl RootPort {
     /// Puts a function behind the port before the guest runs, at device (bits 7:3) and function (2:0) `devfn` of its
     /// secondary bus. A guest reaches devices other than 0 only by ARI forwarding (6.13).
     pub fn plug(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
-        self.insert(devfn, function)?;
+        let occupant = self.insert(devfn, function)?;
         let mut state = self.lock();
         self.slot.power_on(&mut state.config, self.is_occupied());
+        drop(state);
+        occupant.capture(Bdf::from_devfn(self.routing().secondary, devfn));
         Ok(())
     }
 
     /// Puts a function behind the port of a running guest. Function 0 goes last: with it the guest is told that the
-    /// slot is occupied.
+    /// slot is occupied. The function has no requester ID before the guest's first write to its configuration space.
     pub fn hot_plug(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
         self.insert(devfn, function)?;
         self.update_presence();
@@ -113,14 +125,12 @@ impl RootPort {
         Some(occupant.function().clone())
     }
 
-    fn insert(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
+    fn insert(&self, devfn: u8, function: Arc<dyn PciFunction>) -> Result<Arc<Occupant>, Error> {
         let occupant = Arc::new(Occupant::new(function));
         if !self.behind.insert(devfn, occupant.clone()) {
             return Err(Error::Occupied { slot: self.slot_number, devfn });
         }
-        let (secondary, _) = self.bus_numbers();
-        occupant.announce(Bdf::from_devfn(secondary, devfn));
-        Ok(())
+        Ok(occupant)
     }
 
     fn is_occupied(&self) -> bool {
@@ -129,36 +139,46 @@ impl RootPort {
 
     /// Whether requests for `bus` go to the other side of the port, by the bus numbers as they are now.
     pub(super) fn forwards(&self, bus: u8) -> bool {
-        let (secondary, subordinate) = self.bus_numbers();
+        let Routing { secondary, subordinate, .. } = self.routing();
         secondary != 0 && (secondary..=subordinate).contains(&bus)
     }
 
     /// The function behind the port that answers at `target`. No bridge is ever behind it, so buses after the
     /// secondary are empty.
     pub(super) fn find_behind(&self, target: Bdf) -> Option<Arc<Occupant>> {
-        let state = self.lock();
-        let at_secondary = target.bus() == state.config.get_u8(header::SECONDARY_BUS);
-        let control = state.config.get_u16(self.layout.express + express::DEVICE_CONTROL_2);
+        let Routing { secondary, ari, link_up, .. } = self.routing();
         // Without ARI forwarding the port itself refuses every device but 0 (7.3.1).
-        let reachable = target.device() == 0 || control & express::ARI_FORWARDING != 0;
-        if !at_secondary || !reachable || !self.slot.is_link_up(&state.config) {
-            return None;
-        }
-        drop(state);
-        self.behind.get(target.devfn())
+        let passes = target.bus() == secondary && link_up && (target.device() == 0 || ari);
+        if passes { self.behind.get(target.devfn()) } else { None }
     }
 
-    /// Resets everything behind the port, then the port, and tells the functions their first requester ID again.
+    /// Resets everything behind the port, then the port.
     pub(super) fn reset_all(&self) {
         self.behind.for_each(|_, occupant| occupant.function().reset());
         self.reset();
-        let (secondary, _) = self.bus_numbers();
-        self.behind.for_each(|devfn, occupant| occupant.announce(Bdf::from_devfn(secondary, devfn)));
     }
 
-    fn bus_numbers(&self) -> (u8, u8) {
+    /// Gives everything behind the port the number that it has by the port's registers now.
+    pub(super) fn assign_numbers(&self) {
+        let Routing { secondary, .. } = self.routing();
+        self.behind.for_each(|devfn, occupant| occupant.assign(Bdf::from_devfn(secondary, devfn)));
+    }
+
+    /// Calls `visit` for everything behind the port.
+    pub(super) fn for_each_behind(&self, mut visit: impl FnMut(&Occupant)) {
+        self.behind.for_each(|_, occupant| visit(occupant));
+    }
+
+    /// How the port passes configuration requests on now.
+    pub(super) fn routing(&self) -> Routing {
         let state = self.lock();
-        (state.config.get_u8(header::SECONDARY_BUS), state.config.get_u8(header::SUBORDINATE_BUS))
+        let control = state.config.get_u16(self.layout.express + express::DEVICE_CONTROL_2);
+        Routing {
+            secondary: state.config.get_u8(header::SECONDARY_BUS),
+            subordinate: state.config.get_u8(header::SUBORDINATE_BUS),
+            ari: control & express::ARI_FORWARDING != 0,
+            link_up: self.slot.is_link_up(&state.config),
+        }
     }
 
     fn update_presence(&self) {
@@ -207,8 +227,8 @@ impl PciFunction for RootPort {
         let bus_reset = (bridge_control(&state.config) - before).contains(BridgeControl::SECONDARY_BUS_RESET);
         drop(guard);
         // Outside the lock: a function may look at its port while it resets.
-        if bus_reset || outcome.power_lost {
-            self.behind.for_each(|_, occupant| occupant.function().reset());
+        if bus_reset || outcome.link_lost {
+            self.behind.for_each(|_, occupant| occupant.function().bus_reset());
         }
         if let Some(hook) = self.power_off_hook.get().filter(|_| outcome.power_lost && self.is_occupied()) {
             hook();

@@ -21,8 +21,10 @@ pub(super) struct Snapshot {
 pub(super) struct Outcome {
     /// The hot-plug interrupt is to be sent.
     pub interrupt: bool,
-    /// The slot was switched off: what may be in it loses its state.
+    /// The slot was switched off.
     pub power_lost: bool,
+    /// The link went down: what is behind it is reset (2.9.1, 6.6.1).
+    pub link_lost: bool,
 }
 
 impl Slot {
@@ -87,7 +89,11 @@ impl Slot {
             self.set_link(config, link_up);
             self.set_status(config, self.status(config) | SlotStatus::LINK_CHANGED);
         }
-        Outcome { interrupt: self.wants_interrupt(config) && !before.interrupt, power_lost: before.power && !power }
+        Outcome {
+            interrupt: self.wants_interrupt(config) && !before.interrupt,
+            power_lost: before.power && !power,
+            link_lost: before.link_up && !link_up,
+        }
     }
 
     fn has_power(&self, config: &ConfigSpace) -> bool {

@@ -276,7 +276,7 @@ fn a_guest_that_lets_go_switches_off_and_the_function_is_reset_and_gone() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     machine.set_power(false);
-    assert_eq!(function.events(), [Event::Reset]);
+    assert_eq!(function.events(), [Event::BusReset]);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     assert!(!machine.is_link_up());
     assert!(machine.port.find_behind(FIRST).is_none());
@@ -313,7 +313,7 @@ fn a_secondary_bus_reset_resets_the_function_once_and_keeps_the_port() {
     write16(&machine.port, header::BRIDGE_CONTROL, 0x40);
     write16(&machine.port, header::BRIDGE_CONTROL, 0x40);
     write16(&machine.port, header::BRIDGE_CONTROL, 0);
-    assert_eq!(function.events(), [Event::Reset], "7.5.1.3.10");
+    assert_eq!(function.events(), [Event::BusReset], "7.5.1.3.10");
     assert_eq!(read16(&machine.port, header::MEMORY_BASE), 0x2000);
     assert_eq!(machine.slot_status(), SlotStatus::PRESENT, "no hot-plug event comes of it");
 }

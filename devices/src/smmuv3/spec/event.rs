@@ -49,3 +49,37 @@ pub struct EventHead {
     /// StreamID.
     pub stream_id: u32,
 }
+
+/// CLASS of a fault record: a stage 1 translation table was fetched.
+pub const CLASS_TTD: u8 = 0b01;
+/// CLASS of a fault record: the input address is at fault.
+pub const CLASS_IN: u8 = 0b10;
+
+/// The second 64 bits of F_WALK_EABT, F_TRANSLATION, F_ADDR_SIZE, F_ACCESS and F_PERMISSION (sections 7.3.10 and
+/// 7.3.12 to 7.3.15). The third are the input address, the fourth in F_WALK_EABT the address that was fetched.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct FaultSyndrome {
+    /// Tag of a stalled transaction.
+    pub stag: u16,
+    #[bits(15)]
+    __: u16,
+    /// The transaction is stalled.
+    pub stall: bool,
+    __: bool,
+    /// Privileged, not unprivileged.
+    pub pnu: bool,
+    /// Instruction, not data.
+    pub ind: bool,
+    /// Read, not write.
+    pub rnw: bool,
+    #[bits(3)]
+    __: u8,
+    /// Stage 2, not stage 1.
+    pub s2: bool,
+    /// What was being done.
+    #[bits(2)]
+    pub class: u8,
+    #[bits(22)]
+    __: u32,
+}

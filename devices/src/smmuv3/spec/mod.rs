@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cd;
 pub mod command;
+pub mod descriptor;
 pub mod event;
 pub mod registers;
 pub mod ste;

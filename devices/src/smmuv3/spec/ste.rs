@@ -22,6 +22,13 @@ pub const EATS_FULL: u8 = 0b01;
 /// STE.EATS: the device gets intermediate addresses, which needs stage 2.
 pub const EATS_SPLIT: u8 = 0b10;
 
+/// STE.S1DSS: transactions without a substream are terminated.
+pub const S1DSS_TERMINATE: u8 = 0b00;
+/// STE.S1DSS: transactions without a substream bypass stage 1.
+pub const S1DSS_BYPASS: u8 = 0b01;
+/// STE.S1DSS: transactions without a substream use context descriptor 0, which no substream may then use.
+pub const S1DSS_SUBSTREAM_0: u8 = 0b10;
+
 /// A level 1 stream table descriptor (section 5.1).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]

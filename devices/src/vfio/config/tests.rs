@@ -1,6 +1,11 @@
 use super::super::testing::{Entry, FakeHost};
 use super::*;
 
+/// Behind a vSMMU without ATS and PASIDs.
+fn plain(host: &FakeHost) -> Option<Config> {
+    Config::new(host, Translation::default())
+}
+
 fn read<const N: usize>(config: &Config, host: &FakeHost, offset: u16) -> [u8; N] {
     let mut data = [0; N];
     config.read(host, offset, &mut data);
@@ -36,7 +41,7 @@ fn extended_ids(config: &Config, host: &FakeHost) -> Vec<(u16, u16)> {
 #[test]
 fn identity_is_the_devices_own() {
     let host = FakeHost::new(256);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(read32(&config, &host, 0), 0x0010_1b36);
     assert_eq!(read32(&config, &host, 8), 0x0108_0202);
 }
@@ -45,10 +50,10 @@ fn identity_is_the_devices_own() {
 fn a_bridge_or_a_dead_function_is_no_endpoint() {
     let host = FakeHost::new(256);
     host.put(0x0e, &[1]);
-    assert!(Config::new(&host).is_none());
+    assert!(plain(&host).is_none());
     let host = FakeHost::new(256);
     host.put(0, &[0xff; 4]);
-    assert!(Config::new(&host).is_none());
+    assert!(plain(&host).is_none());
 }
 
 #[test]
@@ -57,7 +62,7 @@ fn a_function_is_alone_and_has_neither_rom_nor_intx() {
     host.put(0x0e, &[0x80]);
     host.put(0x30, &[1, 0, 0xf0, 0xff]);
     host.put(0x3d, &[1]);
-    let mut config = Config::new(&host).unwrap();
+    let mut config = plain(&host).unwrap();
     assert_eq!(read(&config, &host, 0x0e), [0]);
     config.write(0x30, &[0xff; 4]);
     assert_eq!(read32(&config, &host, 0x30), 0);
@@ -68,7 +73,7 @@ fn a_function_is_alone_and_has_neither_rom_nor_intx() {
 #[test]
 fn beyond_256_bytes_a_conventional_function_reads_all_ones() {
     let host = FakeHost::new(256);
-    let mut config = Config::new(&host).unwrap();
+    let mut config = plain(&host).unwrap();
     assert_eq!(read32(&config, &host, 0x100), u32::MAX);
     config.write(0x100, &[0; 4]);
     config.pass(&host, 0x100, &[0; 4]).unwrap();
@@ -82,7 +87,7 @@ fn bars_size_as_their_region_and_keep_their_type() {
     host.bar(2, 0x20, 1, &[]);
     host.bar(3, 0x1000, 0, &[]);
     host.bar(4, 16 << 30, 0b1100, &[]);
-    let mut config = Config::new(&host).unwrap();
+    let mut config = plain(&host).unwrap();
     assert_eq!(config.bars().iter().map(|bar| bar.index).collect::<Vec<_>>(), [0, 3, 4]);
     config.write(0x10, &[0xff; 24]);
     let registers: Vec<u32> = (0..6).map(|bar| read32(&config, &host, 0x10 + 4 * bar)).collect();
@@ -94,7 +99,7 @@ fn bars_size_as_their_region_and_keep_their_type() {
 fn a_bar_is_at_its_planned_address_after_every_reset() {
     let mut host = FakeHost::new(256);
     host.bar(0, 0x4000, 0b1100, &[]);
-    let mut config = Config::new(&host).unwrap();
+    let mut config = plain(&host).unwrap();
     let shape = config.bars()[0];
     config.set_power_on_address(&shape, 0x80_1234_4000);
     for _ in 0..2 {
@@ -115,7 +120,7 @@ fn capabilities_that_belong_to_others_disappear_from_the_list() {
     host.capability(0x60, 0x05, &[0x80, 0, 1, 2, 3, 4]); // MSI, for which VFIO gives no vector
     host.capability(0x80, 0x10, &[2, 0]);
     host.capability(0x70, 0x07, &[0xbb; 6]); // PCI-X
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(legacy_ids(&config, &host), [0x11, 0x10]);
     assert_eq!(read(&config, &host, 0xc0), [0; 16]);
     assert_eq!(read32(&config, &host, 0x60), 0);
@@ -126,7 +131,7 @@ fn capabilities_that_belong_to_others_disappear_from_the_list() {
 fn a_function_without_visible_capabilities_says_so() {
     let host = FakeHost::new(256);
     host.capability(0x40, 0x14, &[0; 14]);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(legacy_ids(&config, &host), []);
     assert_eq!(read::<1>(&config, &host, 0x06)[0] & 1 << 4, 0);
 }
@@ -137,7 +142,7 @@ fn a_list_that_loops_ends() {
     host.capability(0x40, 0x01, &[0; 6]);
     host.put(0x41, &[0x40]);
     host.extended(0x100, 3, 0x100, &[0; 8]);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(legacy_ids(&config, &host), [0x01]);
     assert_eq!(extended_ids(&config, &host), [(0x100, 3)]);
 }
@@ -150,7 +155,7 @@ fn extended_capabilities_are_linked_past_the_hidden_ones() {
     host.extended(0x150, 0x10, 0x1a0, &[0x22; 0x40]); // SR-IOV
     host.extended(0x1a0, 0x03, 0x1b0, &[0x33; 8]); // serial number
     host.extended(0x1b0, 0x13, 0, &[0x44; 8]); // PRI
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(extended_ids(&config, &host), [(0x100, 1), (0x1a0, 3)]);
     assert_eq!(read(&config, &host, 0x1a4), [0x33; 8]);
     for hidden in [0x148, 0x14c, 0x150, 0x154, 0x1b0, 0x1b4] {
@@ -163,13 +168,13 @@ fn a_hidden_first_one_leaves_a_null_capability_that_links_on() {
     let host = FakeHost::new(4096);
     host.extended(0x100, 0x0e, 0x140, &[0x11; 4]); // ARI
     host.extended(0x140, 0x03, 0, &[0x33; 8]);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(extended_ids(&config, &host), [(0x100, 0), (0x140, 3)]);
     assert_eq!(read32(&config, &host, 0x100), 0x140 << 20);
 
     let host = FakeHost::new(4096);
     host.extended(0x100, 0x0f, 0, &[0x11; 4]);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(read32(&config, &host, 0x100), 0);
 }
 
@@ -178,7 +183,7 @@ fn vendor_capabilities_stay_but_cxl_does_not() {
     let host = FakeHost::new(4096);
     host.extended(0x100, 0x23, 0x120, &[0x98, 0x1e, 0, 1]);
     host.extended(0x120, 0x23, 0, &[0xde, 0x10, 0, 1]);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(extended_ids(&config, &host), [(0x100, 0), (0x120, 0x23)]);
 }
 
@@ -186,7 +191,7 @@ fn vendor_capabilities_stay_but_cxl_does_not() {
 fn an_integrated_endpoint_becomes_an_endpoint_with_a_link() {
     let host = FakeHost::new(4096);
     host.capability(0x80, 0x10, &[0x92, 0]);
-    let config = Config::new(&host).unwrap();
+    let config = plain(&host).unwrap();
     assert_eq!(read(&config, &host, 0x82), [0x02, 0]);
     assert_eq!(read32(&config, &host, 0x8c), 0x11);
 }
@@ -194,7 +199,7 @@ fn an_integrated_endpoint_becomes_an_endpoint_with_a_link() {
 #[test]
 fn writes_reach_the_device_only_where_nothing_is_virtual() {
     let host = FakeHost::new(256);
-    let mut config = Config::new(&host).unwrap();
+    let mut config = plain(&host).unwrap();
     // Status is the device's (its upper byte clears on 1), Command is not.
     config.write(0x04, &[0x06, 0, 0, 0xff]);
     config.pass(&host, 0x04, &[0x06, 0, 0, 0xff]).unwrap();
@@ -210,7 +215,7 @@ fn msi_offers_what_vfio_gives() {
     let mut host = FakeHost::new(256);
     host.vectors(irq::MSI, 4, false);
     host.capability(0x40, 0x05, &[0b1000_1010, 1]); // 32 vectors, 64 bits, masks
-    let mut config = Config::new(&host).unwrap();
+    let mut config = plain(&host).unwrap();
     assert_eq!(read(&config, &host, 0x42), [0b1000_0100, 1]);
     config.write(0x40, &[0xff; 24]);
     assert_eq!(read(&config, &host, 0x40), [5, 0, 0b1111_0101, 1]);
@@ -219,3 +224,5 @@ fn msi_offers_what_vfio_gives() {
     assert_eq!(read32(&config, &host, 0x50), 0xf, "mask bits of four vectors");
     assert_eq!(read32(&config, &host, 0x54), 0, "pending bits are read-only");
 }
+
+mod translation;

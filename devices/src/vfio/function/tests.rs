@@ -1,3 +1,4 @@
+mod identity;
 mod interrupts;
 mod reset;
 
@@ -44,6 +45,7 @@ fn guest_with(host: FakeHost) -> Guest {
         host: host.clone(),
         guest: Bdf::from_requester_id(REQUESTER as u16),
         bars: vec![BarAddress { index: 0, address: BAR0 }, BarAddress { index: 4, address: BAR4 }],
+        translation: Translation::default(),
     };
     let function = VfioFunction::new(config, bus.clone(), Arc::new(FakeMapper(diary.clone())), router.clone()).unwrap();
     diary.take();
@@ -242,7 +244,13 @@ fn a_plan_that_does_not_fit_the_device_is_refused_by_name() {
         let router =
             Arc::new(FakeRouter { diary: diary.clone(), delivered: Mutex::default(), refused: Mutex::default() });
         let guest = Bdf::from_requester_id(0);
-        let config = VfioFunctionConfig { name: "0000:01:00.0".to_owned(), host, guest, bars };
+        let config = VfioFunctionConfig {
+            name: "0000:01:00.0".to_owned(),
+            host,
+            guest,
+            bars,
+            translation: Translation::default(),
+        };
         let bus = Arc::new(MmioBus::new());
         VfioFunction::new(config, bus, Arc::new(FakeMapper(diary)), router).err().unwrap().to_string()
     };

@@ -59,20 +59,6 @@ fn the_function_mask_holds_all_vectors_back() {
 }
 
 #[test]
-fn open_vectors_follow_a_new_requester_id() {
-    let guest = guest();
-    guest.enable();
-    guest.write16(MSIX + 2, 0x8000);
-    guest.open(0, 0x10);
-    guest.take();
-    guest.function.set_guest_bdf(Bdf::new(0x22, 0, 0));
-    let moved = [Entry::Disconnect { data: 0x10 }, Entry::Connect { device_id: 0x2200, data: 0x10 }];
-    assert_eq!(guest.take(), moved);
-    guest.open(1, 0x11);
-    assert_eq!(guest.take().last(), Some(&Entry::Connect { device_id: 0x2200, data: 0x11 }));
-}
-
-#[test]
 fn disabling_msi_x_frees_everything_and_keeps_the_table() {
     let guest = guest();
     guest.enable();

@@ -1,5 +1,7 @@
 //! Resets by the guest, by the machine, and the end of a function.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[test]
@@ -77,19 +79,74 @@ fn a_device_that_was_not_reset_does_no_dma_until_it_is() {
 }
 
 #[test]
-fn who_waits_for_a_reset_is_told_when_it_is_over() {
+fn a_bus_reset_is_one_of_the_bus() {
     let guest = guest();
-    let count = Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let (resets, function) = (count.clone(), Arc::downgrade(&guest.function));
-    guest.function.after_reset(move || {
-        let function = function.upgrade().unwrap();
-        assert_eq!(function.counters().mapped_bytes, 0, "and may ask the function");
-        resets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    });
     guest.enable();
-    guest.write16(EXPRESS + 8, 0x8000);
-    guest.function.reset();
-    assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 2);
+    guest.function.bus_reset();
+    let entries = guest.take();
+    assert!(entries.contains(&Entry::BusReset) && !entries.contains(&Entry::Reset), "{entries:?}");
+    assert_eq!((guest.read(0x04) as u16, guest.function.counters().resets), (0, 1));
+}
+
+/// A guest whose device does not come back from the reset that it has just asked for.
+fn stuck(ask: impl Fn(&Guest)) -> Guest {
+    let guest = guest();
+    guest.enable();
+    guest.write16(MSIX + 2, 0x8000);
+    guest.open(0, 0x10);
+    *guest.host.stuck.lock().unwrap() = true;
+    let asked = Instant::now();
+    ask(&guest);
+    assert!(asked.elapsed() < Duration::from_secs(5), "the vcpu goes on");
+    guest
+}
+
+fn unstick(guest: &Guest) {
+    *guest.host.stuck.lock().unwrap() = false;
+    guest.host.unstuck.notify_all();
+}
+
+#[test]
+fn a_device_that_does_not_come_back_answers_all_ones_and_stalls_nobody() {
+    for ask in [|guest: &Guest| guest.write16(EXPRESS + 8, 0x8000), |guest: &Guest| guest.function.bus_reset()] {
+        let guest = stuck(ask);
+        assert_eq!((guest.read(0), guest.read(4)), (u32::MAX, u32::MAX), "2.3.2");
+        assert!(!guest.bus.read(BAR0 + 0x2000, &mut [0; 4]));
+        guest.take();
+        guest.write16(0x04, 6);
+        ask(&guest);
+        assert_eq!(guest.take(), [], "nor does it hear");
+        unstick(&guest);
+        let end = Instant::now() + Duration::from_secs(5);
+        while guest.read(4) == u32::MAX && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        assert_eq!((guest.read(4) as u16, guest.function.counters().resets), (0, 1));
+        guest.enable();
+        assert_eq!(guest.function.counters().mapped_bytes, 0x2000);
+    }
+}
+
+#[test]
+fn the_machines_reset_waits_for_that_of_the_guest() {
+    let guest = stuck(|guest| guest.write16(EXPRESS + 8, 0x8000));
+    let function = guest.function.clone();
+    let machine = std::thread::spawn(move || function.reset());
+    unstick(&guest);
+    machine.join().unwrap();
+    assert_eq!((guest.read(4) as u16, guest.function.counters().resets), (0, 2));
+}
+
+#[test]
+fn the_end_of_a_function_waits_for_its_reset() {
+    let guest = stuck(|guest| guest.write16(EXPRESS + 8, 0x8000));
+    let function = guest.function.clone();
+    let end = std::thread::spawn(move || function.shutdown());
+    unstick(&guest);
+    end.join().unwrap();
+    let Guest { host, function, .. } = guest;
+    drop(function);
+    assert_eq!(Arc::strong_count(&host), 1, "the device can be closed");
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! The requester ID of a passed-through function: StreamID at its vSMMU, DeviceID of its messages.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use super::VfioFunction;
+use crate::pci::Bdf;
+
+/// What is between a function and memory: the vSMMU that it is behind.
+///
+/// Called on the thread that caused it, without a lock of the function.
+pub trait Upstream: Send + Sync {
+    /// The function's StreamID is `to` from now on. Without one nothing of the function may pass, nor after a failure.
+    fn renumber(&self, to: Option<Bdf>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    /// The function, whose StreamID is `at`, was reset. While a device is in reset the kernel attaches no page table to
+    /// it, so that the vSMMU may have one to attach now.
+    fn after_reset(&self, at: Bdf);
+}
+
+pub(super) struct Identity {
+    /// None while the guest cannot reach the function.
+    number: Mutex<Option<Bdf>>,
+    upstream: OnceLock<Arc<dyn Upstream>>,
+    moves: AtomicU64,
+}
+
+impl Identity {
+    pub(super) fn new(number: Bdf) -> Self {
+        Self { number: Mutex::new(Some(number)), upstream: OnceLock::new(), moves: AtomicU64::new(0) }
+    }
+
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    fn number(&self) -> MutexGuard<'_, Option<Bdf>> {
+        self.number.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl VfioFunction {
+    /// The function's requester ID in the guest; none while the guest cannot reach it.
+    pub fn requester_id(&self) -> Option<Bdf> {
+        *self.identity.number()
+    }
+
+    /// Names the vSMMU that the function is behind. Only the first counts.
+    pub fn set_upstream(&self, upstream: Arc<dyn Upstream>) {
+        let _ = self.identity.upstream.set(upstream);
+    }
+
+    /// DMA first, then interrupts: a vector of who has no number is pending until it has one again.
+    pub(super) fn renumber(&self, to: Option<Bdf>) {
+        let from = std::mem::replace(&mut *self.identity.number(), to);
+        if from == to {
+            return;
+        }
+        // The guest can do this at will: messages come at a falling rate.
+        if self.identity.moves.fetch_add(1, Ordering::Relaxed).wrapping_add(1).is_power_of_two() {
+            let said = |id: Option<Bdf>| id.map_or("nowhere".to_owned(), |id| id.to_string());
+            log::info!("{}: the guest moves it from {} to {}", self.name, said(from), said(to));
+        }
+        if let Some(upstream) = self.identity.upstream.get() {
+            self.note("change its stream id", upstream.renumber(to));
+        }
+        let id = to.map(|id| id.requester_id().into());
+        if let Some(msi) = &mut self.lock().msi {
+            self.note("route msi", msi.set_device_id(id));
+        }
+        if let Some(mut msix) = self.msix() {
+            self.note("route msi-x", msix.set_device_id(id));
+        }
+    }
+
+    pub(super) fn tell_after_reset(&self) {
+        if let (Some(upstream), Some(at)) = (self.identity.upstream.get(), self.requester_id()) {
+            upstream.after_reset(at);
+        }
+    }
+}

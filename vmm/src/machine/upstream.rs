@@ -1,0 +1,32 @@
+//! How an assigned function's stream follows the function: to another requester ID, and out of a reset.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::sync::Arc;
+
+use nestling_devices::pci::Bdf;
+use nestling_devices::smmuv3::{IommufdSmmu, Smmuv3};
+use nestling_devices::vfio::Upstream;
+use nestling_iommufd::DeviceId;
+
+/// The vSMMU in front of one device.
+pub struct Behind {
+    /// What the guest sees of it.
+    pub model: Arc<Smmuv3>,
+    /// What the kernel has of it.
+    pub host: Arc<IommufdSmmu>,
+    /// The device.
+    pub device: DeviceId,
+}
+
+impl Upstream for Behind {
+    fn renumber(&self, to: Option<Bdf>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let to = to.map(|id| id.requester_id().into());
+        self.model.move_stream(to, || self.host.move_device(self.device, to))?;
+        Ok(())
+    }
+
+    fn after_reset(&self, at: Bdf) {
+        self.model.stream_added(at.requester_id().into());
+    }
+}
