@@ -66,8 +66,11 @@ pub struct Pci {
     pub bridges: Vec<HostBridge>,
     /// All vSMMUs.
     pub smmus: Vec<Smmu>,
-    /// Whether the root complex supports ATS. IORT has one such flag for the segment.
+    /// Whether the root complex supports ATS. IORT has one such flag for the segment: it is set if any vSMMU has ATS, and
+    /// functions behind others must not show their ATS capability.
     pub ats: bool,
+    /// Bits of the widest PASID that the root complex lets through to any vSMMU, 0 to 20; 0 is none.
+    pub pasid_bits: u8,
     /// Whether every function's accesses can be forced to be coherent (IORT: CANWBS), as a host does with CANWBS or
     /// S2FWB. IORT has one such flag for the segment.
     pub canwbs: bool,

@@ -14,4 +14,7 @@ fn iasl_decodes_every_table_and_recompiles_the_dsdt_without_a_word() {
     }
     iasl::check(&build(&grace(), BASE));
     iasl::check(&build(&plain(), BASE));
+    let mut translating = grace();
+    (translating.pci.ats, translating.pci.pasid_bits) = (true, 20);
+    iasl::check(&build(&translating, BASE));
 }

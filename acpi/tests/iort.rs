@@ -4,7 +4,7 @@
 mod common;
 
 use common::iort::{ITS_GROUP, Iort, RMR, ROOT_COMPLEX, SMMU_V3};
-use common::{EXPANDERS, buses, grace, plain, u8_at, u32_at, u64_at, window};
+use common::{EXPANDERS, buses, grace, plain, u8_at, u16_at, u32_at, u64_at, window};
 
 fn rid(bus: u8, device: u8, function: u8) -> u32 {
     u32::from(bus) << 8 | u32::from(device) << 3 | u32::from(function)
@@ -117,15 +117,19 @@ fn the_root_complex_is_coherent_and_has_no_address_limit() {
 }
 
 #[test]
-fn ats_and_canwbs_are_the_descriptions() {
+fn ats_pasids_and_canwbs_are_the_descriptions() {
     let mut description = grace();
     description.pci.ats = true;
     description.pci.canwbs = false;
+    description.pci.pasid_bits = 20;
     let iort = Iort::of(&description);
     let root = iort.one(ROOT_COMPLEX);
     assert_eq!(u8_at(&iort.bytes, root + 23), 0x3);
     assert_eq!(u32_at(&iort.bytes, root + 24), 1);
-    assert_eq!(u32_at(&Iort::of(&grace()).bytes, root + 24), 0);
+    assert_eq!(u16_at(&iort.bytes, root + 33), 20, "Max PASID Width");
+    let iort = Iort::of(&grace());
+    let root = iort.one(ROOT_COMPLEX);
+    assert_eq!((u32_at(&iort.bytes, root + 24), u16_at(&iort.bytes, root + 33)), (0, 0));
 }
 
 #[test]

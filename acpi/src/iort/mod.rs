@@ -171,7 +171,7 @@ fn root_complex(identifier: u32, pci: &Pci) -> Node {
         ats_attribute: u32::from(pci.ats).into(),
         segment: 0.into(),
         memory_address_limit: MEMORY_ADDRESS_LIMIT,
-        pasid_capabilities: 0.into(),
+        pasid_capabilities: (u16::from(pci.pasid_bits) & spec::PASID_MAX_WIDTH).into(),
         reserved1: 0,
     };
     Node {

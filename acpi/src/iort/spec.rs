@@ -71,6 +71,9 @@ pub(super) struct RootComplex {
     pub reserved1: u8,
 }
 
+/// Max PASID Width in the PASID capabilities of a root complex.
+pub(super) const PASID_MAX_WIDTH: u16 = 0x1f;
+
 /// Memory access flags.
 pub(super) mod memory_flags {
     /// Coherent path to memory.

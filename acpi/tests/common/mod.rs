@@ -73,6 +73,7 @@ pub fn plain() -> Description {
             }],
             smmus: Vec::new(),
             ats: false,
+            pasid_bits: 0,
             canwbs: true,
         },
     }

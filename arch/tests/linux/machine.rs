@@ -197,6 +197,7 @@ fn describe(cpus: u16, features: Features) -> Description {
             }],
             smmus: vec![],
             ats: false,
+            pasid_bits: 0,
             canwbs: false,
         },
     }
