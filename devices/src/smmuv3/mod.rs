@@ -44,6 +44,7 @@ mod stream_table;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod vacant;
 pub mod walker;
 
 pub use interrupts::{Interrupts, ItsDoorbell};
@@ -52,4 +53,5 @@ pub use model::{Config, Smmuv3};
 pub use physical::PhysicalSmmu;
 pub use spec::registers::REGISTER_SPACE;
 pub use stats::{Errors, Events, Installs, Latency, Opcodes, Stats, StreamStats};
+pub use vacant::VacantSmmu;
 pub use walker::{DmaError, DmaPort, WalkerSmmu};

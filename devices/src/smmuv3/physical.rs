@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 
 use nestling_iommufd::{HwInfo, SmmuV3Flags};
+use serde::{Deserialize, Serialize};
 
 use super::spec::event::EVENT_SIZE;
 use super::spec::ste::{EATS_ABORT, Ste1};
@@ -97,7 +98,8 @@ pub enum HostEvent {
 }
 
 /// Registers and abilities of the host SMMU and of the kernel's nesting, from which the guest's are negotiated.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HostCapabilities {
     /// SMMU_IDR0 to SMMU_IDR5 as the hardware has them.
     pub idr: [u32; 6],

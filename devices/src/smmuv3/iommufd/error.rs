@@ -5,6 +5,8 @@
 use nestling_iommufd as kernel;
 use nestling_iommufd::DeviceId;
 
+use crate::smmuv3::capabilities::Mismatch;
+
 /// Why the objects of a vSMMU cannot be made or destroyed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -64,6 +66,15 @@ pub enum Error {
         device: DeviceId,
         /// The StreamID it was to have.
         stream_id: u32,
+    },
+    /// The guest was shown more than the device has.
+    #[error("{device} cannot be put behind the vsmmu; start the guest with less, or give the device to another")]
+    Mismatch {
+        /// The device.
+        device: DeviceId,
+        /// The field.
+        #[source]
+        source: Mismatch,
     },
     /// An object is left behind.
     #[error("not everything of the vsmmu could be destroyed")]

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nestling_iommufd as kernel;
 use nestling_iommufd::{
     AttachHwpt, DeviceId, EventQueue, InvalidateFailure, Ioas, Iommufd, NestParent, NestedHwpt, Ste, Vevent, Viommu,
 };
 
+use super::capabilities::{Values, check};
 use super::physical::{
     CommandWords, HostCapabilities, HostError, HostEvent, InstallError, Installed, InvalidateError, PhysicalSmmu,
     StreamConfig,
@@ -38,6 +39,8 @@ const EVENT_BATCH: usize = 32;
 pub struct IommufdSmmu {
     iommufd: Iommufd,
     host: HostCapabilities,
+    /// What the guest was shown, which later devices must have.
+    frozen: OnceLock<Values>,
     objects: RwLock<Option<Objects>>,
     /// Invalidation calls until the teardown.
     calls: AtomicU64,
@@ -90,9 +93,15 @@ impl IommufdSmmu {
         Ok(Arc::new(Self {
             iommufd: iommufd.clone(),
             host,
+            frozen: OnceLock::new(),
             objects: RwLock::new(Some(objects)),
             calls: AtomicU64::new(0),
         }))
+    }
+
+    /// From here on devices must have what the guest was shown. Only the first call counts.
+    pub fn freeze(&self, shown: Values) {
+        let _ = self.frozen.set(shown);
     }
 
     /// Puts a device behind the vSMMU with the StreamID that the guest knows it by: vDEVICE first, then bypass, as a
@@ -109,6 +118,9 @@ impl IommufdSmmu {
         };
         let info = self.iommufd.hw_info(id).map_err(failed)?;
         let abilities = HostCapabilities::of(&info).ok_or(Error::NotSmmuV3(id))?;
+        if let Some(shown) = self.frozen.get() {
+            check(shown, &abilities).map_err(|source| Error::Mismatch { device: id, source })?;
+        }
         let vdevice = viommu.alloc_vdevice(id, stream_id).map_err(failed)?;
         device.attach_hwpt(bypass.id()).map_err(|source| match source {
             // The vDEVICE proves that it is the same SMMU.

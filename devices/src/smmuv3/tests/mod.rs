@@ -5,6 +5,7 @@ mod commands;
 mod counters;
 mod errors;
 mod events;
+mod later;
 mod linux;
 mod moves;
 mod nested;

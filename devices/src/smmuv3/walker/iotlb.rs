@@ -82,10 +82,4 @@ impl Iotlb {
             self.entries.remove(&key);
         }
     }
-
-    /// How many there are.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
 }
