@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nestling_lab::guest::{Driver, Launch, Model, Place, file_with};
+use nestling_lab::guest::{Driver, Launch, Model, Place, file_with, smmu_of};
 
 /// Nobody in particular.
 const USER: u32 = 65534;
@@ -180,6 +180,20 @@ fn an_unknown_key() {
     let Some((place, drive)) = emulated() else { return };
     let line = Launch::new(place).devices([format!("{drive},solt=3")]).refused();
     says(&line, &["solt", "slot", "host"]);
+}
+
+#[test]
+fn a_feature_that_the_host_has_not() {
+    let Some((place, drive)) = emulated() else { return };
+    let line = Launch::new(place).devices([&drive]).arguments(["--vsmmu", "ats=on"]).refused();
+    says(&line, &[&smmu_of(&drive), "ats=on", "off", "ats=auto"]);
+}
+
+#[test]
+fn an_smmu_that_the_host_has_not() {
+    let Some(launch) = launch() else { return };
+    let line = launch.arguments(["--vsmmu", "host=smmu3.0x10,ats=off"]).refused();
+    says(&line, &["smmu3.0x0000000000000010", "this host has"]);
 }
 
 #[test]

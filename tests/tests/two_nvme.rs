@@ -54,6 +54,23 @@ fn the_stream_id_is_the_address_that_the_guest_sees() {
 }
 
 #[test]
+fn a_vsmmu_without_range_invalidation_ats_and_pasids_serves_a_guest() {
+    let Some((_, launch, _)) = both_drives() else { return };
+    let finished = launch.arguments(["--vsmmu", "ril=off,ssidsize=0,ats=off"]).steps("inventory,io").run();
+    assert_eq!(finished.said("drives verified"), ["2"]);
+    assert_eq!(group_types(&finished), ["DMA", "DMA"]);
+}
+
+#[test]
+fn a_vsmmu_may_wait_for_its_devices() {
+    let Some((place, _, drives)) = both_drives() else { return };
+    let other = format!("host={},ats=on", smmu_of(drives[1]));
+    let finished = Launch::new(place).devices([drives[0]]).arguments(["--vsmmu", &other]).steps("inventory,io").run();
+    assert_eq!(finished.said("smmus"), ["2"]);
+    assert_eq!(finished.said("drives verified"), ["1"]);
+}
+
+#[test]
 fn a_guest_without_devices_boots() {
     let Some(place) = Place::here() else { return };
     let finished = Launch::new(place).steps("inventory").run();

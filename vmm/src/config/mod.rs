@@ -6,8 +6,11 @@ mod error;
 mod options;
 mod request;
 mod size;
+mod vsmmu;
+mod wish;
 
 pub use address::HostAddress;
 pub use error::Error;
 pub use request::{DeviceRequest, OnReset, Request, RunOptions};
 pub use size::Size;
+pub use vsmmu::VsmmuRequest;

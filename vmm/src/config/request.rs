@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Error, HostAddress, Size, options};
+use super::{Error, HostAddress, Size, VsmmuRequest, options};
 
 /// A machine as the user asks for it. What is not given has a default, or is an error of the Plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -46,6 +46,16 @@ pub struct Request {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub device: Vec<DeviceRequest>,
 
+    /// What the vSMMUs show to the guest; may be repeated.
+    ///
+    /// Keys: host=smmu3.0x... names one host SMMU, which gets a vSMMU even without devices; without it the others hold
+    /// for all. ats, ril, gran4k, gran16k, gran64k, asid16, two-level-streams and two-level-contexts are auto, on or
+    /// off; ssidsize (or pasid), oas, bbml, stall-model and term-model are auto, off or a number. 'auto' is what the host
+    /// and all devices behind it have; what is asked for and not had is an error.
+    #[arg(long, value_name = "KEY=VALUE[,...]")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vsmmu: Vec<VsmmuRequest>,
+
     /// What a reset by the guest does: boot again in place, or end nestling [default: reboot].
     #[arg(long, value_name = "reboot|exit")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +88,7 @@ impl Request {
         Ok(request)
     }
 
-    /// This request where `over` says nothing; devices of `over` replace all devices of this.
+    /// This request where `over` says nothing; devices of `over` replace all devices of this, and so do vSMMUs.
     pub fn overridden_by(self, over: Self) -> Self {
         Self {
             kernel: over.kernel.or(self.kernel),
@@ -87,6 +97,7 @@ impl Request {
             cpus: over.cpus.or(self.cpus),
             memory: over.memory.or(self.memory),
             device: if over.device.is_empty() { self.device } else { over.device },
+            vsmmu: if over.vsmmu.is_empty() { self.vsmmu } else { over.vsmmu },
             on_reset: over.on_reset.or(self.on_reset),
             stats: over.stats.or(self.stats),
         }
@@ -229,6 +240,7 @@ mod tests {
             memory = "2G"
             on-reset = "exit"
             device = ["11:00.0,slot=7", { host = "0009:01:00.0" }]
+            vsmmu = ["ril=off", { host = "smmu3.0xc000000", ats = false }]
             "#,
         );
         let devices = vec![device("11:00.0,slot=7").unwrap(), DeviceRequest::new("0009:01:00.0".parse().unwrap())];
@@ -239,6 +251,7 @@ mod tests {
             cpus: Some(2),
             memory: Some(Size(2 << 30)),
             device: devices,
+            vsmmu: vec!["ril=off".parse().unwrap(), "smmu3.0xc000000,ats=off".parse().unwrap()],
             on_reset: Some(OnReset::Exit),
             stats: None,
         };
@@ -282,6 +295,9 @@ mod tests {
         let both = file.clone().overridden_by(options);
         assert_eq!((both.cpus, both.memory, both.device.len()), (Some(4), Some(Size(1 << 30)), 1));
         let other = Request { device: vec![device("12:00.0").unwrap()], ..Request::default() };
-        assert_eq!(file.overridden_by(other.clone()).device, other.device);
+        assert_eq!(file.clone().overridden_by(other.clone()).device, other.device);
+        let vsmmu = |text: &str| Request { vsmmu: vec![text.parse().unwrap()], ..Request::default() };
+        assert_eq!(vsmmu("ats=on").overridden_by(vsmmu("ril=off")).vsmmu, vsmmu("ril=off").vsmmu);
+        assert_eq!(vsmmu("ats=on").overridden_by(file).vsmmu, vsmmu("ats=on").vsmmu);
     }
 }

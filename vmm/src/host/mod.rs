@@ -1,6 +1,7 @@
 //! The Inventory: what the host has of PCI devices, SMMUs, memory and device files.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod assignable;
 mod error;
 mod kvm;
@@ -13,9 +14,10 @@ pub(crate) mod testing;
 use std::path::Path;
 
 use crate::config::HostAddress;
+pub use ask::{ask, requires_ats, to_ask};
 pub use assignable::{Assignable, assignable};
 pub use error::Error;
-pub use spec::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits};
+pub use spec::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits, SmmuAnswer};
 
 impl Inventory {
     /// Reads the host below `root` (`/`, except in tests). `kvm` is what [`KvmLimits::query`] gives, or none where a
@@ -31,6 +33,7 @@ impl Inventory {
             dev_kvm: process::access(root, Path::new("/dev/kvm")),
             dev_iommu: process::access(root, Path::new("/dev/iommu")),
             groups: sysfs::groups(root, &devices),
+            smmus: sysfs::smmus(root),
             devices,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nestling_devices::smmuv3::physical::HostCapabilities;
 use serde::{Deserialize, Serialize};
 
 use crate::config::HostAddress;
@@ -27,6 +28,9 @@ pub struct Inventory {
     /// Every IOMMU group that has a PCI function, by number.
     #[serde(default)]
     pub groups: Vec<IommuGroup>,
+    /// Every SMMUv3, as sysfs names it.
+    #[serde(default)]
+    pub smmus: Vec<String>,
 }
 
 /// Host memory.
@@ -112,6 +116,28 @@ pub struct HostDevice {
     /// For an SR-IOV virtual function: its physical function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub physical_function: Option<HostAddress>,
+    /// What the kernel tells of its SMMU.
+    #[serde(default, skip_serializing_if = "SmmuAnswer::is_missing")]
+    pub smmu: SmmuAnswer,
+}
+
+/// What the kernel tells of the SMMU of a device, which is not in sysfs; see [`super::ask`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmmuAnswer {
+    /// It was not asked.
+    #[default]
+    NotAsked,
+    /// It could not be asked, because of this.
+    Unknown(String),
+    /// What it answered.
+    Known(HostCapabilities),
+}
+
+impl SmmuAnswer {
+    fn is_missing(&self) -> bool {
+        *self == Self::NotAsked
+    }
 }
 
 /// A VFIO character device.

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::process;
-use super::spec::{Cdev, HostBar, HostDevice, IommuGroup, ReservedRegion};
+use super::spec::{Cdev, HostBar, HostDevice, IommuGroup, ReservedRegion, SmmuAnswer};
 use crate::config::HostAddress;
 
 /// `flags` of a line of `resource` (include/linux/ioport.h).
@@ -54,6 +54,7 @@ fn device(root: &Path, folder: &Path, address: HostAddress) -> Option<HostDevice
         // -1 where the host has no NUMA, or does not say.
         numa_node: text("numa_node").and_then(|node| node.trim().parse().ok()),
         physical_function: link("physfn").and_then(|name| name.parse().ok()),
+        smmu: SmmuAnswer::NotAsked,
     })
 }
 
@@ -110,6 +111,11 @@ pub fn groups(root: &Path, devices: &[HostDevice]) -> Vec<IommuGroup> {
         IommuGroup { number, members, reserved }
     };
     members.into_iter().map(group).collect()
+}
+
+/// The names of all SMMUv3s (Documentation/ABI/testing/sysfs-class-iommu).
+pub fn smmus(root: &Path) -> Vec<String> {
+    names(&root.join("sys/class/iommu")).into_iter().filter(|name| name.starts_with("smmu3.")).collect()
 }
 
 /// A line such as `0x0000000008000000 0x00000000080fffff msi`.

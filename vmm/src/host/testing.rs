@@ -97,6 +97,7 @@ impl Fixture {
         }
         if let Some(iommu) = device.iommu {
             link("iommu", format!("../../../virtual/iommu/{iommu}"));
+            self.file(&format!("sys/class/iommu/{iommu}/uevent"), "");
         }
         link("iommu_group", format!("../../../../kernel/iommu_groups/{}", device.group));
         if let Some(vfio) = device.vfio {

@@ -2,20 +2,22 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use nestling_devices::bus::MmioBus;
 use nestling_devices::interrupt::MsiRouter;
 use nestling_devices::pci::{Bdf, PciFunction};
-use nestling_devices::smmuv3::capabilities::{Wishes, negotiate};
-use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3, StreamStats};
+use nestling_devices::smmuv3::capabilities::Features;
+use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3, StreamStats, VacantSmmu};
 use nestling_devices::vfio::{
     BarAddress, Translation, VfioCdev, VfioCounters, VfioFunction, VfioFunctionConfig, VfioHost,
 };
 use nestling_iommufd::{AttachHwpt, Ioas, Iommufd, LiveObjects};
 
 use super::error::Error;
+use super::features;
 use super::platform::Platform;
 use super::upstream::Behind;
 use crate::memory::GuestRam;
@@ -38,14 +40,16 @@ pub struct Assigned {
 
 struct Vsmmu {
     plan: Expander,
-    host: Arc<IommufdSmmu>,
+    /// None without devices.
+    host: Option<Arc<IommufdSmmu>>,
     /// What the guest sees; it comes last.
     model: Option<Arc<Smmuv3>>,
 }
 
 impl Assigned {
-    /// Opens, binds and attaches every device of the Plan and puts the vSMMUs on the bus.
-    pub fn new(plan: &Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<Self, Error> {
+    /// Opens, binds and attaches every device of the Plan and puts the vSMMUs on the bus. What they show is decided here,
+    /// and entered in the Plan, if nobody has asked their hosts before.
+    pub fn new(plan: &mut Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<Self, Error> {
         let mut assigned =
             Self { smmus: Vec::new(), functions: BTreeMap::new(), cdevs: Vec::new(), ioas: None, iommufd: None };
         if plan.expanders.is_empty() {
@@ -62,7 +66,7 @@ impl Assigned {
         }
     }
 
-    fn build(&mut self, plan: &Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<(), Error> {
+    fn build(&mut self, plan: &mut Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<(), Error> {
         let iommufd = Iommufd::open()?;
         self.iommufd = Some(iommufd.clone());
         let ioas = iommufd.alloc_ioas()?;
@@ -71,24 +75,32 @@ impl Assigned {
         self.ioas = Some(ioas.clone());
         let vfio = VfioHost::new(&iommufd).map_err(Error::Vfio)?;
         let routes = platform.routes();
-        for expander in &plan.expanders {
+        for expander in &mut plan.expanders {
             let devices = self.bind(&vfio, expander)?;
-            let Some((first, _)) = devices.first() else { continue };
+            let Some((first, _)) = devices.first() else {
+                let features = features::freeze(expander, None).map_err(|e| smmu_error(expander, e))?;
+                let model = vsmmu(expander, features, VacantSmmu::new(), ram, platform)?;
+                bus.insert(registers(expander), model.clone())?;
+                self.smmus.push(Vsmmu { plan: expander.clone(), host: None, model: Some(model) });
+                continue;
+            };
             let host = IommufdSmmu::new(&iommufd, &ioas, &**first).map_err(|e| smmu_error(expander, e))?;
-            self.smmus.push(Vsmmu { plan: expander.clone(), host: host.clone(), model: None });
+            self.smmus.push(Vsmmu { plan: expander.clone(), host: Some(host.clone()), model: None });
             for (cdev, function) in &devices {
                 host.add_stream(function.stream_id as u32, cdev.clone())
                     .map_err(|e| device_error(&function.host, e))?;
             }
-            let model = vsmmu(expander, host.clone(), ram, platform)?;
-            let window = expander.smmu.window;
-            bus.insert(window.base..window.end(), model.clone())?;
+            let features = features::freeze(expander, Some(&host)).map_err(|e| smmu_error(expander, e))?;
+            let model = vsmmu(expander, features, host.clone(), ram, platform)?;
+            bus.insert(registers(expander), model.clone())?;
             if let Some(smmu) = self.smmus.last_mut() {
                 smmu.model = Some(model.clone());
             }
             for (cdev, function) in devices {
                 let behind = Behind { model: model.clone(), host: host.clone(), device: cdev.dev_id() };
-                let made = self.add_function(cdev, &function, platform, bus, &routes)?;
+                let info = iommufd.hw_info(cdev.dev_id()).map_err(|e| device_error(&function.host, e))?;
+                let shown = features::translation(expander, &info);
+                let made = self.add_function(cdev, &function, shown, platform, bus, &routes)?;
                 made.set_upstream(Arc::new(behind));
             }
         }
@@ -109,6 +121,7 @@ impl Assigned {
         &mut self,
         cdev: Arc<VfioCdev>,
         function: &AssignedFunction,
+        translation: Translation,
         platform: &Platform,
         bus: &Arc<MmioBus>,
         routes: &Arc<dyn MsiRouter>,
@@ -118,7 +131,7 @@ impl Assigned {
             host: cdev,
             guest: Bdf::from_requester_id(function.stream_id as u16),
             bars: function.bars.iter().map(|bar| BarAddress { index: bar.index, address: bar.window.base }).collect(),
-            translation: Translation::default(),
+            translation,
         };
         let made = VfioFunction::new(config, bus.clone(), platform.slots.clone(), routes.clone())
             .map_err(|e| device_error(&function.host, e))?;
@@ -189,7 +202,7 @@ impl Assigned {
         };
         functions.values().for_each(|function| function.shutdown());
         for Vsmmu { plan, host, .. } in smmus {
-            keep(host.teardown().map_err(|e| smmu_error(&plan, e)));
+            keep(host.map_or(Ok(()), |host| host.teardown()).map_err(|e| smmu_error(&plan, e)));
         }
         drop(functions);
         for cdev in cdevs {
@@ -228,23 +241,24 @@ impl Vsmmu {
     }
 }
 
+fn registers(expander: &Expander) -> Range<u64> {
+    expander.smmu.window.base..expander.smmu.window.end()
+}
+
 fn vsmmu(
     expander: &Expander,
-    host: Arc<IommufdSmmu>,
+    features: Features,
+    host: Arc<dyn PhysicalSmmu>,
     ram: &GuestRam,
     platform: &Platform,
 ) -> Result<Arc<Smmuv3>, Error> {
-    let negotiation = negotiate(&Wishes::default(), &host.capabilities()).map_err(|e| smmu_error(expander, e))?;
-    for row in &negotiation.rows {
-        log::info!("{}: {row}", expander.name);
-    }
     let interrupts = Interrupts {
         event: platform.line(expander.smmu.event_gsiv)?,
         gerror: platform.line(expander.smmu.gerror_gsiv)?,
         sync: platform.line(expander.smmu.sync_gsiv)?,
         its: None,
     };
-    let config = Config { name: expander.name.clone(), features: negotiation.features };
+    let config = Config { name: expander.name.clone(), features };
     Ok(Smmuv3::new(config, host, ram.memory().clone(), interrupts))
 }
 

@@ -51,7 +51,7 @@ pub struct Machine {
 
 impl Machine {
     /// Builds the machine of `plan`, ready to run. Host devices are opened, bound and attached here.
-    pub fn new(plan: Plan, console: Console) -> Result<Self, Error> {
+    pub fn new(mut plan: Plan, console: Console) -> Result<Self, Error> {
         let files = BootFiles::open(&plan)?;
         let ram = GuestRam::new(plan.memory)?;
         let (platform, vcpus) = Platform::new(&plan, &ram)?;
@@ -73,11 +73,14 @@ impl Machine {
         rtc.on_alarm_change(move || handle.wake());
         attach_console(&mut control, &serial, console.input, console.escape)?;
 
-        // All that can fail without touching a device comes first.
-        let entry = files.load(&plan, &ram, platform.has_pmu())?;
-        platform.enter(&vcpus, &entry)?;
-        let assigned = Assigned::new(&plan.pci, &ram, &platform, &bus)?;
-        let segment = match pci::build(&plan.pci, &bus, &platform.messages(), |host| assigned.function(host)) {
+        // What the Plan has left open of the vSMMUs is decided here; the tables tell the guest of it.
+        let assigned = Assigned::new(&mut plan.pci, &ram, &platform, &bus)?;
+        let built = || {
+            let entry = files.load(&plan, &ram, platform.has_pmu())?;
+            platform.enter(&vcpus, &entry)?;
+            pci::build(&plan.pci, &bus, &platform.messages(), |host| assigned.function(host))
+        };
+        let segment = match built() {
             Ok(segment) => segment,
             Err(error) => {
                 bus.clear();

@@ -13,6 +13,8 @@ mod assigned;
 mod boot;
 #[cfg(target_arch = "aarch64")]
 mod error;
+#[cfg(any(test, target_arch = "aarch64"))]
+mod features;
 #[cfg(target_arch = "aarch64")]
 mod interrupts;
 #[cfg(target_arch = "aarch64")]

@@ -10,6 +10,8 @@ use crate::plan::spec::{Expander, RootBus, Window, WiredDevice};
 
 /// What the tables of a machine say; `pmu` is whether its vCPUs have performance counters.
 pub fn describe(plan: &Plan, pmu: bool) -> acpi::Description {
+    // What is not decided yet shows neither.
+    let features = || plan.pci.expanders.iter().filter_map(|expander| expander.smmu.features);
     let root = std::iter::once(bridge(0, &plan.pci.root));
     let expanders = (1..).zip(&plan.pci.expanders).map(|(uid, expander)| bridge(uid, &expander.root));
     acpi::Description {
@@ -29,7 +31,8 @@ pub fn describe(plan: &Plan, pmu: bool) -> acpi::Description {
             msi_window: window(plan.pci.msi_window),
             bridges: root.chain(expanders).collect(),
             smmus: plan.pci.expanders.iter().map(smmu).collect(),
-            ats: false,
+            ats: features().any(|features| features.ats),
+            pasid_bits: features().map(|features| features.ssidsize).max().unwrap_or_default(),
             canwbs: true,
         },
     }

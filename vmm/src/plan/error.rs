@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nestling_arch::boot::{BootError, COMMAND_LINE_SIZE};
+use nestling_devices::smmuv3::capabilities::{self, Mismatch};
 
 use super::spec::Window;
 use super::validate::Invalid;
@@ -134,6 +135,32 @@ pub enum Error {
         count: usize,
         /// Most vSMMUs.
         most: usize,
+    },
+    /// There is no such SMMU.
+    #[error("there is no host SMMU '{name}'; this host has: {}", if .smmus.is_empty() { "none" } else { .smmus.as_str() })]
+    NoSmmu {
+        /// What was asked for.
+        name: String,
+        /// The SMMUs that there are.
+        smmus: String,
+    },
+    /// A vSMMU cannot be what it is to be.
+    #[error("vSMMU of host SMMU {smmu}")]
+    Features {
+        /// The host SMMU.
+        smmu: String,
+        /// Why.
+        source: capabilities::Error,
+    },
+    /// The host has less than the Plan says.
+    #[error("plan: {name} of host SMMU {smmu}: {mismatch}; make it again with 'nestling plan'")]
+    FeaturesChanged {
+        /// The vSMMU.
+        name: String,
+        /// The host SMMU.
+        smmu: String,
+        /// What is different.
+        mismatch: Mismatch,
     },
     /// Bus numbers are used up.
     #[error("the devices need {buses} PCI buses, but a guest has 256; assign fewer devices")]

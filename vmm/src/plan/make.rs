@@ -4,12 +4,13 @@ use nestling_arch::layout::{self, Region};
 use nestling_devices::pci::Bdf;
 
 use super::error::Error;
+use super::features::{self, Decided};
 use super::reserved;
 use super::spec::{AssignedFunction, Boot, Expander, Gic, Pci, Plan, RootBus, RootPort, Smmu, Window, WiredDevice};
 use super::topology::{self, Group};
 use super::windows::{self, ExpanderWindows, Pair, Windows};
 use crate::config::{Request, Size};
-use crate::host::Inventory;
+use crate::host::{Inventory, requires_ats};
 
 /// Devices of pcie.0; expanders have the highest, so that emulated devices keep their numbers.
 const ROOT_DEVICES: usize = 32;
@@ -24,7 +25,7 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
     let boot = boot(request)?;
     let cpus = cpus(request, inventory)?;
     let memory = memory(request, inventory)?;
-    let groups = topology::groups(&request.device, inventory)?;
+    let groups = topology::groups(request, inventory)?;
     reserved::check(&groups, inventory, memory)?;
 
     let limit = inventory.kvm.map(|kvm| kvm.ipa_bits);
@@ -35,7 +36,18 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
         return Err(Error::IpaTooNarrow { needed, most });
     }
     let redistributors = layout::redistributors(cpus, &windows.high).ok_or_else(|| too_many_cpus(cpus))?;
-    let pci = pci(&groups, windows, reserved::msi_window(&groups, inventory))?;
+    let mut pci = pci(&groups, windows, reserved::msi_window(&groups, inventory))?;
+    for (expander, group) in pci.expanders.iter_mut().zip(&groups) {
+        let devices: Vec<_> = group.devices().collect();
+        let Decided { features, unknown, report } = features::decide(group.smmu, &devices, &group.wishes, inventory)
+            .map_err(|source| Error::Features { smmu: group.smmu.into(), source })?;
+        let smmu = &mut expander.smmu;
+        (smmu.features, smmu.unknown, smmu.report) = (features, unknown, report);
+        for function in expander.ports.iter_mut().filter_map(|port| port.function.as_mut()) {
+            let device = devices.iter().find(|device| device.address.to_string() == function.host);
+            function.requires_ats = device.is_some_and(|device| requires_ats(inventory, device));
+        }
+    }
     let wired = |region, gsiv| WiredDevice { window: window(region), gsiv };
     Ok(Plan {
         boot,
@@ -120,6 +132,7 @@ fn expander(index: usize, device: usize, group: &Group<'_>, windows: ExpanderWin
                 id: function.device.id(),
                 stream_id: Bdf::new(bus, 0, 0).requester_id().into(),
                 numa_node: function.device.numa_node,
+                requires_ats: false,
                 bars: windows.bars,
             }),
         }
@@ -136,6 +149,10 @@ fn expander(index: usize, device: usize, group: &Group<'_>, windows: ExpanderWin
             sync_gsiv: interrupts.sync,
             // The ITS group has 0, as in QEMU's IORT.
             iort_identifier: number + 1,
+            wishes: group.wishes.clone(),
+            features: None,
+            unknown: None,
+            report: Vec::new(),
         },
         ports: ports.collect(),
     })

@@ -4,6 +4,7 @@
 
 mod boot_files;
 mod error;
+mod features;
 mod file;
 mod functions;
 mod hex;
@@ -18,9 +19,10 @@ mod validate;
 mod windows;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::{Error, HostChange};
+pub use features::Error as FeaturesError;
 pub use file::{Format, read, write};
 pub use make::plan;
 pub use ready::ready;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::{Error, HostChange};
 use super::spec::{AssignedFunction, Plan, Window};
-use super::{boot_files, reserved};
+use super::{boot_files, features, reserved};
 use crate::config::{HostAddress, Size};
 use crate::host::spec::Memory;
 use crate::host::{Access, Assignable, HostBar, Inventory, assignable};
@@ -24,8 +24,9 @@ pub fn ready(mut plan: Plan, inventory: &Inventory) -> Result<Plan, Error> {
         let cdev = check_function(function, smmu, msi_window, inventory)?;
         function.cdev = cdev.into();
     }
+    check_features(&plan, inventory)?;
     check_kvm(&plan, inventory)?;
-    if plan.functions().next().is_some() {
+    if !plan.pci.expanders.is_empty() {
         check_iommufd(&plan, inventory)?;
     }
     Ok(plan)
@@ -36,8 +37,8 @@ fn check_memory(plan: &Plan, inventory: &Inventory) -> Result<(), Error> {
     if plan.memory.size > total {
         return Err(Error::MemoryTooLarge { size: Size(plan.memory.size), total: Size(total) });
     }
-    // Without devices the host may swap it, or never need it all.
-    if plan.functions().next().is_some() && plan.memory.size > available {
+    // Without devices, now or later, the host may swap it, or never need it all.
+    if !plan.pci.expanders.is_empty() && plan.memory.size > available {
         let whole_mib = Size(available >> 20 << 20);
         return Err(Error::MemoryNotFree { size: Size(plan.memory.size), available: whole_mib, total: Size(total) });
     }
@@ -76,6 +77,20 @@ fn check_function<'a>(
         Some(is) if is != msi_window => changed(HostChange::MsiWindow { was: msi_window, is }),
         _ => Ok(cdev),
     }
+}
+
+/// What is frozen must be what the host has, as far as it was asked, and the host SMMUs must be there.
+fn check_features(plan: &Plan, inventory: &Inventory) -> Result<(), Error> {
+    for expander in &plan.pci.expanders {
+        let (name, smmu) = (expander.name.clone(), expander.smmu.host.clone());
+        let functions = expander.ports.iter().filter_map(|port| port.function.as_ref());
+        let devices: Vec<_> = functions.filter_map(|function| inventory.device(function.host.parse().ok()?)).collect();
+        if devices.is_empty() && !inventory.smmus.contains(&smmu) {
+            return Err(Error::NoSmmu { name: smmu, smmus: inventory.smmus.join(", ") });
+        }
+        features::hold(&expander.smmu, &devices).map_err(|mismatch| Error::FeaturesChanged { name, smmu, mismatch })?;
+    }
+    Ok(())
 }
 
 fn check_kvm(plan: &Plan, inventory: &Inventory) -> Result<(), Error> {

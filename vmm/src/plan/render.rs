@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::spec::{AssignedFunction, Expander, Plan, RootPort, Window};
 use crate::config::Size;
 
-/// A few lines about the machine, then the PCI tree with each vSMMU at its host SMMU.
+/// A few lines about the machine, then the PCI tree with each vSMMU at its host SMMU, then what the vSMMUs show.
 pub fn tree(plan: &Plan) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
@@ -29,6 +29,28 @@ fn write_tree(out: &mut String, plan: &Plan) -> std::fmt::Result {
     let expanders = &plan.pci.expanders;
     for (i, expander) in expanders.iter().enumerate() {
         write_expander(out, expander, i + 1 == expanders.len())?;
+    }
+    write_features(out, expanders)
+}
+
+/// What the vSMMUs show, as far as it is decided: one table for all that show the same for the same reasons.
+fn write_features(out: &mut String, expanders: &[Expander]) -> std::fmt::Result {
+    let same = |a: &Expander, b: &Expander| (&a.smmu.report, &a.smmu.unknown) == (&b.smmu.report, &b.smmu.unknown);
+    for (i, expander) in expanders.iter().enumerate() {
+        if expanders[..i].iter().any(|before| same(before, expander)) {
+            continue;
+        }
+        let alike = expanders[i..].iter().filter(|other| same(expander, other)).map(|other| other.name.as_str());
+        let names = alike.collect::<Vec<_>>().join(", ");
+        if let Some(why) = &expander.smmu.unknown {
+            writeln!(
+                out,
+                "\n{names}: features are decided when the guest starts; the host cannot be asked now: {why}"
+            )?;
+        } else if !expander.smmu.report.is_empty() {
+            writeln!(out, "\n{names}:")?;
+            expander.smmu.table().lines().try_for_each(|line| writeln!(out, "  {line}"))?;
+        }
     }
     Ok(())
 }

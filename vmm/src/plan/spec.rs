@@ -6,9 +6,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use nestling_devices::smmuv3::capabilities::{Value, Values};
 use serde::{Deserialize, Serialize};
 
 use super::hex;
+use crate::config::VsmmuRequest;
 
 /// A whole machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +168,33 @@ pub struct Smmu {
     pub sync_gsiv: u32,
     /// `identifier` of its IORT node.
     pub iort_identifier: u32,
+    /// What the user asked for.
+    #[serde(default, skip_serializing_if = "VsmmuRequest::is_empty")]
+    pub wishes: VsmmuRequest,
+    /// What the guest sees, frozen; none if nobody could ask the host: then it is decided before the guest starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<Values>,
+    /// Why nobody could ask the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+    /// Why the features are what they are. For people: nobody goes by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub report: Vec<FeatureRow>,
+}
+
+/// One field of a vSMMU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FeatureRow {
+    /// Its name, as options have it.
+    pub field: String,
+    /// What the guest sees.
+    pub guest: Value,
+    /// What the host has, together with the devices; none where it plays no role or is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Value>,
+    /// Why.
+    pub reason: String,
 }
 
 /// A PCIe root port of an expander.
@@ -207,6 +236,9 @@ pub struct AssignedFunction {
     /// NUMA node of the host that it is at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<u32>,
+    /// Whether it works with ATS only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requires_ats: bool,
     /// Memory BARs in ascending order.
     pub bars: Vec<Bar>,
 }

@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["config", "kernel", "initrd", "cmdline", "cpus", "memory", "device"]
+        conflicts_with_all = ["config", "kernel", "initrd", "cmdline", "cpus", "memory", "device", "vsmmu"]
     )]
     pub plan: Option<PathBuf>,
 }
@@ -107,6 +107,9 @@ Examples:
     nestling run --kernel Image --initrd initrd.img --cmdline console=ttyAMA0 --cpus 2 --memory 1G \\
       --device 0000:11:00.0 --device 0000:21:00.0
 
+  The same without ATS and PASIDs in the vSMMUs, and without range invalidation in one of them:
+    nestling run --config vm.toml --vsmmu ats=off,ssidsize=0 --vsmmu smmu3.0x000000000c000000,ril=off
+
   The same from a file, with more memory:
     nestling run --config vm.toml --memory 4G
 
@@ -121,4 +124,5 @@ Examples:
   nestling plan --config vm.toml --format json
   nestling plan --config vm.toml --acpi tables; iasl -d tables/IORT.aml
 
-KVM is not needed. What keeps this host from running the machine now is said on standard error.";
+KVM is not needed. To tell what the vSMMUs show, each device is opened for a moment, which resets it; who may not do
+that is told so. What keeps this host from running the machine now is said on standard error.";

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use nestling::config::{Request, RunOptions};
-use nestling::host::{Inventory, KvmLimits};
+use nestling::host::{self, Inventory, KvmLimits};
 use nestling::machine::tables::describe;
 use nestling::plan::{self, Plan};
 
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 
 /// Prints the Plan.
 pub fn print(args: PlanArgs) -> Result<(), Failure> {
-    let (plan, inventory) = make(&args.machine.request()?)?;
+    let (plan, inventory) = make(&args.machine.request()?, Ask::All)?;
     let text = match args.format {
         Format::Text => plan::tree(&plan),
         Format::Json => plan::write(&plan, plan::Format::Json)?,
@@ -53,7 +53,7 @@ pub fn to_run(args: RunArgs) -> Result<(Plan, RunOptions), Failure> {
     let options = request.run_options();
     let (plan, inventory) = match planned {
         Some(file) => (plan::read(&file)?, inventory()?),
-        None => make(&request)?,
+        None => make(&request, Ask::Vacant)?,
     };
     let plan = plan::ready(plan, &inventory)?;
     for line in plan::tree(&plan).lines() {
@@ -62,8 +62,17 @@ pub fn to_run(args: RunArgs) -> Result<(Plan, RunOptions), Failure> {
     Ok((plan, options))
 }
 
-fn make(request: &Request) -> Result<(Plan, Inventory), Failure> {
-    let inventory = inventory()?;
+/// Which host SMMUs are asked what they have. A machine asks those of its devices itself, when it has bound them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    All,
+    Vacant,
+}
+
+fn make(request: &Request, which: Ask) -> Result<(Plan, Inventory), Failure> {
+    let mut inventory = inventory()?;
+    let devices = host::to_ask(request, &inventory, which == Ask::All);
+    host::ask(&mut inventory, &devices);
     let plan = plan::plan(request, &inventory)?;
     Ok((plan, inventory))
 }
@@ -93,7 +102,7 @@ mod tests {
     #[test]
     fn every_acpi_table_has_a_file_with_its_signature() {
         let folder = tempfile::tempdir().unwrap();
-        let (plan, _) = make(&Request { kernel: Some("Image".into()), ..Request::default() }).unwrap();
+        let (plan, _) = make(&Request { kernel: Some("Image".into()), ..Request::default() }, Ask::All).unwrap();
         let tables = folder.path().join("new/tables");
         write_tables(&plan, &tables).unwrap();
         let mut names: Vec<_> = fs::read_dir(&tables).unwrap().map(|entry| entry.unwrap().file_name()).collect();

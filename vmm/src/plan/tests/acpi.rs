@@ -8,7 +8,8 @@ mod common;
 use nestling_acpi::{Tables, build};
 
 use self::common::iort::{ITS_GROUP, Iort, RMR, ROOT_COMPLEX, SMMU_V3};
-use self::common::{iasl, u32_at, u64_at};
+use self::common::{iasl, u16_at, u32_at, u64_at};
+use super::features::grace_smmu;
 use super::host::*;
 use crate::machine::tables::describe;
 use crate::plan::spec::Plan;
@@ -76,6 +77,35 @@ fn every_function_has_the_msi_window_reserved_in_its_vsmmu() {
         let range = node + u32_at(&iort.bytes, node + 24) as usize;
         let window = plan.pci.msi_window;
         assert_eq!((u64_at(&iort.bytes, range), u64_at(&iort.bytes, range + 8)), (window.base, window.size));
+    }
+}
+
+#[test]
+fn the_root_complex_has_ats_and_pasids_if_any_vsmmu_has() {
+    let told = |edit: &dyn Fn(&mut Plan)| {
+        let mut plan = grace();
+        edit(&mut plan);
+        let iort = iort(&plan);
+        let root = iort.one(ROOT_COMPLEX);
+        (u32_at(&iort.bytes, root + 24), u16_at(&iort.bytes, root + 33))
+    };
+    assert_eq!(told(&|_| {}), (0, 0), "not decided yet");
+    let wishes = |plan: &mut Plan, expander: usize, text: &str| {
+        let smmu = &mut plan.pci.expanders[expander].smmu;
+        smmu.wishes = text.parse().unwrap();
+        smmu.freeze(Some(&grace_smmu()), None).unwrap();
+    };
+    let some = |plan: &mut Plan| {
+        wishes(plan, 0, "ats=off,ssidsize=0");
+        wishes(plan, 1, "ats=on,ssidsize=8");
+        wishes(plan, 2, "ats=off,ssidsize=16");
+    };
+    assert_eq!(told(&some), (1, 16));
+    assert_eq!(told(&|plan| wishes(plan, 0, "ats=off,ssidsize=0")), (0, 0));
+    if iasl::is_missing().is_none() {
+        let mut plan = grace();
+        some(&mut plan);
+        iasl::check(&tables(&plan));
     }
 }
 

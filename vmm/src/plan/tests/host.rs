@@ -2,7 +2,7 @@
 
 use crate::config::{DeviceRequest, Request};
 use crate::host::spec::{Memlock, Memory, ReservedRegion};
-use crate::host::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits};
+use crate::host::{Access, Cdev, HostBar, HostDevice, Inventory, IommuGroup, KvmLimits, SmmuAnswer};
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
@@ -41,6 +41,7 @@ pub fn host(devices: &[(usize, Vec<HostBar>)]) -> Inventory {
             bars: bars.clone(),
             numa_node: None,
             physical_function: None,
+            smmu: SmmuAnswer::NotAsked,
         })
         .collect();
     let groups = devices.iter().enumerate().map(|(i, device)| IommuGroup {
@@ -55,6 +56,7 @@ pub fn host(devices: &[(usize, Vec<HostBar>)]) -> Inventory {
         dev_kvm: Access::Ok,
         dev_iommu: Access::Ok,
         groups: groups.collect(),
+        smmus: (0..5).map(smmu).collect(),
         devices,
     }
 }

@@ -1,7 +1,8 @@
 //! Plans of synthetic hosts.
 
 mod acpi;
-mod host;
+mod features;
+pub(crate) mod host;
 mod properties;
 mod ready;
 mod refusals;

@@ -115,7 +115,6 @@ fn an_edited_plan_that_contradicts_itself_is_refused() {
             "vsmmu1 (0xc020000..=0xc02ffff) has 0x10000 bytes, but must",
         ),
         (|p| p.pci.expanders[1].smmu.window.base += 0x1000, "vsmmu1 (0xc021000..=0xc040fff) is not aligned to 0x10000"),
-        (|p| p.pci.expanders[0].ports[0].function = None, "vsmmu0 has no function behind it"),
         (|p| p.pci.expanders[0].root.mmio32.base = 0x1_0000_0000, "is not inside the first 4 GiB"),
         (|p| p.pci.expanders[0].ports[0].secondary_bus = 3, "secondary-bus of port 00 of vsmmu0 is 3"),
         (|p| p.pci.expanders[0].ports[0].subordinate_bus = 255, "subordinate-bus of port 00 of vsmmu0 is 255"),

@@ -6,6 +6,8 @@ mod platform;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use nestling_devices::smmuv3::capabilities;
+
 use super::spec::{Plan, Window};
 
 /// What does not agree.
@@ -51,9 +53,14 @@ pub enum Invalid {
         /// The size it needs.
         size: u64,
     },
-    /// A vSMMU with nothing behind it.
-    #[error("{0} has no function behind it, but only a function makes it one with its host SMMU")]
-    NoFunction(String),
+    /// A vSMMU that shows what none can.
+    #[error("{name}: {why}")]
+    Features {
+        /// The vSMMU.
+        name: String,
+        /// What is wrong.
+        why: capabilities::Error,
+    },
     /// A number or name that must be there once is there twice.
     #[error("{what} {value} is there twice")]
     Twice {

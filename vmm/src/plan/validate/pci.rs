@@ -61,10 +61,10 @@ fn port_name(expander: &Expander, port: &RootPort) -> String {
     format!("port {:02x} of {}", port.device, expander.name)
 }
 
-/// What is behind an expander: at least one function, each BAR in its port's windows, those in the expander's.
+/// What is behind an expander: each BAR in its port's windows, those in the expander's.
 pub fn check_expander(expander: &Expander) -> Result<(), Invalid> {
-    if expander.ports.iter().all(|port| port.function.is_none()) {
-        return Err(Invalid::NoFunction(expander.name.clone()));
+    if let Some(Err(why)) = expander.smmu.features.map(|features| features.validate()) {
+        return Err(Invalid::Features { name: expander.name.clone(), why });
     }
     let outer32 = place(format!("mmio32 of {}", expander.name), expander.root.mmio32);
     let outer64 = place(format!("mmio64 of {}", expander.name), expander.root.mmio64);

@@ -1,0 +1,163 @@
+//! What only the kernel knows of a host SMMU: `IOMMU_GET_HW_INFO`, which needs a device that is bound for a moment.
+
+use nestling_devices::smmuv3::physical::HostCapabilities;
+use nestling_devices::vfio::{VfioCdev, VfioHost};
+use nestling_iommufd::{AttachHwpt, Iommufd};
+
+use super::spec::SmmuAnswer;
+use super::{Access, HostDevice, Inventory, assignable};
+use crate::config::{HostAddress, Request};
+
+/// Devices that work with ATS only, by vendor and device ID (`pci_dev_specific_ats_required`, drivers/pci/quirks.c). Linux
+/// counts CXL.cache devices as well, but no guest sees what makes them such.
+const NVIDIA: u16 = 0x10de;
+const MELLANOX: u16 = 0x15b3;
+
+/// Opens /dev/iommu and binds each of these devices for a moment, which resets it. Whatever goes wrong is the answer.
+pub fn ask(inventory: &mut Inventory, devices: &[HostAddress]) {
+    if devices.is_empty() {
+        return;
+    }
+    let opened = open(inventory);
+    for &address in devices {
+        let answer = match &opened {
+            Ok((iommufd, vfio)) => ask_one(inventory, address, iommufd, vfio),
+            Err(why) => Err(why.clone()),
+        };
+        let Some(device) = inventory.devices.iter_mut().find(|device| device.address == address) else { continue };
+        device.smmu = match answer {
+            Ok(known) => SmmuAnswer::Known(known),
+            Err(why) => SmmuAnswer::Unknown(why),
+        };
+    }
+}
+
+fn open(inventory: &Inventory) -> Result<(Iommufd, VfioHost), String> {
+    match inventory.dev_iommu {
+        Access::Missing => return Err("/dev/iommu does not exist".into()),
+        Access::Denied => return Err("no permission to open /dev/iommu".into()),
+        Access::Ok => {}
+    }
+    let iommufd = Iommufd::open().map_err(chain)?;
+    let vfio = VfioHost::new(&iommufd).map_err(chain)?;
+    Ok((iommufd, vfio))
+}
+
+fn ask_one(
+    inventory: &Inventory,
+    address: HostAddress,
+    iommufd: &Iommufd,
+    vfio: &VfioHost,
+) -> Result<HostCapabilities, String> {
+    let found = assignable(inventory, address).map_err(chain)?;
+    let cdev = vfio.open(&address.to_string(), found.cdev).map_err(chain)?;
+    let info = iommufd.hw_info(VfioCdev::dev_id(&cdev)).map_err(chain)?;
+    let known = HostCapabilities::of(&info).ok_or_else(|| format!("the IOMMU of {address} is no SMMUv3"))?;
+    Ok(HostCapabilities { ats_required: requires_ats(inventory, found.device), ..known })
+}
+
+fn chain(error: impl std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The devices to ask for a machine: all of its own if `all` is wanted, and one for each vSMMU that has none.
+pub fn to_ask(request: &Request, inventory: &Inventory, all: bool) -> Vec<HostAddress> {
+    let own: Vec<_> = request.device.iter().map(|device| device.host).collect();
+    let behind =
+        |smmu: &str| own.iter().any(|own| inventory.device(*own).is_some_and(|d| d.iommu.as_deref() == Some(smmu)));
+    let vacant = request.vsmmu.iter().filter_map(|vsmmu| vsmmu.host_smmu()).filter(|smmu| !behind(smmu));
+    let others: Vec<_> = vacant
+        .filter_map(|smmu| {
+            let behind = inventory.devices.iter().filter(|device| device.iommu.as_deref() == Some(&*smmu));
+            behind.map(|device| device.address).find(|address| assignable(inventory, *address).is_ok())
+        })
+        .collect();
+    if all { own.into_iter().chain(others).collect() } else { others }
+}
+
+/// Whether a device, or the physical function that it is part of, works with ATS only.
+pub fn requires_ats(inventory: &Inventory, device: &HostDevice) -> bool {
+    let physical = device.physical_function.and_then(|physical| inventory.device(physical));
+    let HostDevice { vendor, device, .. } = physical.unwrap_or(device);
+    matches!((*vendor, *device), (NVIDIA, 0x2e00..=0x2e3f) | (MELLANOX, 0x2101))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::{Fixture, GRACE_NVME, Pci};
+
+    fn inventory(devices: &[Pci]) -> Inventory {
+        let host = Fixture::new();
+        devices.iter().for_each(|device| host.device(*device));
+        Inventory::read(host.root(), None).unwrap()
+    }
+
+    fn answer(mut inventory: Inventory) -> String {
+        let address = GRACE_NVME.address.parse().unwrap();
+        ask(&mut inventory, &[address]);
+        match &inventory.device(address).unwrap().smmu {
+            SmmuAnswer::Unknown(why) => why.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn who_may_not_ask_is_told_why() {
+        let with = |access| {
+            let mut inventory = inventory(&[GRACE_NVME]);
+            inventory.dev_iommu = access;
+            answer(inventory)
+        };
+        assert_eq!(with(Access::Missing), "/dev/iommu does not exist");
+        assert_eq!(with(Access::Denied), "no permission to open /dev/iommu");
+    }
+
+    #[test]
+    fn nobody_is_asked_for_a_machine_without_devices() {
+        let mut before = inventory(&[GRACE_NVME]);
+        before.dev_iommu = Access::Ok;
+        let mut after = before.clone();
+        ask(&mut after, &to_ask(&Request::default(), &before, true));
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn own_devices_are_asked_and_others_where_a_vsmmu_has_none() {
+        let smmu = Some("smmu3.0x000000000c020000");
+        let free = Pci { address: "0000:22:00.0", group: 6, iommu: smmu, vfio: Some("vfio2"), ..GRACE_NVME };
+        let taken =
+            Pci { address: "0000:21:00.0", group: 5, iommu: smmu, driver: Some("nvme"), vfio: None, ..GRACE_NVME };
+        let inventory = inventory(&[GRACE_NVME, taken, free]);
+        let request = |device: &[&str], vsmmu: &[&str]| Request {
+            device: device.iter().map(|text| text.parse().unwrap()).collect(),
+            vsmmu: vsmmu.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Request::default()
+        };
+        let asked = |request: &Request, all| {
+            let addresses = to_ask(request, &inventory, all);
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let both = request(&["0000:11:00.0"], &["ats=off", "smmu3.0xc020000", "smmu3.0xc000000"]);
+        assert_eq!(asked(&both, true), ["0000:11:00.0", "0000:22:00.0"]);
+        assert_eq!(asked(&both, false), ["0000:22:00.0"]);
+        assert_eq!(asked(&request(&[], &["smmu3.0xc060000"]), true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn devices_that_require_ats_are_known_and_so_are_their_virtual_functions() {
+        let requires = |devices: &[Pci]| {
+            let inventory = inventory(devices);
+            requires_ats(&inventory, inventory.device(GRACE_NVME.address.parse().unwrap()).unwrap())
+        };
+        assert!(!requires(&[GRACE_NVME]));
+        for (id, required) in [((0x10de, 0x2e12), true), ((0x10de, 0x2342), false), ((0x15b3, 0x2101), true)] {
+            assert_eq!(requires(&[Pci { id, ..GRACE_NVME }]), required, "{id:x?}");
+        }
+        let physical = Pci { address: "0000:11:00.1", id: (0x15b3, 0x2101), vfio: None, ..GRACE_NVME };
+        assert!(requires(&[Pci { physical_function: Some(physical.address), ..GRACE_NVME }, physical]));
+    }
+}

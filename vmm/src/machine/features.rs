@@ -1,0 +1,59 @@
+//! What vSMMUs show, decided at the latest when their devices are bound, and what their functions show of it.
+#![forbid(unsafe_code)]
+
+use nestling_devices::smmuv3::capabilities::Features;
+use nestling_devices::smmuv3::physical::HostCapabilities;
+use nestling_devices::smmuv3::{IommufdSmmu, PhysicalSmmu};
+use nestling_devices::vfio::{Pasid, Translation};
+use nestling_iommufd::{Capabilities, HwInfo};
+
+use crate::host::KvmLimits;
+use crate::plan::FeaturesError;
+use crate::plan::spec::Expander;
+
+/// Freezes what the vSMMU shows, with all of its devices on `host`, or without any device. Says in the log what and why.
+pub fn freeze(expander: &mut Expander, host: Option<&IommufdSmmu>) -> Result<Features, FeaturesError> {
+    let functions = expander.ports.iter().filter_map(|port| port.function.as_ref());
+    let ats_required = functions.into_iter().any(|function| function.requires_ats);
+    let known = host.map(|host| HostCapabilities { ats_required, ..host.capabilities() });
+    let features = expander.smmu.freeze(known.as_ref(), KvmLimits::query().map(|kvm| kvm.ipa_bits))?;
+    if let (Some(host), Some(shown)) = (host, expander.smmu.features) {
+        host.freeze(shown);
+    }
+    for line in expander.smmu.table().lines() {
+        log::info!("{}: {line}", expander.name);
+    }
+    Ok(features)
+}
+
+/// What a function of the vSMMU shows, by what the kernel tells of its device.
+pub fn translation(expander: &Expander, device: &HwInfo) -> Translation {
+    let Some(shown) = expander.smmu.features else { return Translation::default() };
+    Translation {
+        ats: shown.ats,
+        pasid: (shown.ssidsize > 0).then(|| Pasid {
+            bits: shown.ssidsize,
+            execute: device.capabilities.contains(Capabilities::PCI_PASID_EXEC),
+            privileged: device.capabilities.contains(Capabilities::PCI_PASID_PRIV),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+    use crate::plan::tests::host::{KIB, host, low, request};
+
+    #[test]
+    fn functions_show_what_their_vsmmu_shows() {
+        let mut plan = plan(&request(1), &host(&[(0, vec![low(0, 16 * KIB)])])).unwrap();
+        let expander = &mut plan.pci.expanders[0];
+        let device = HwInfo { capabilities: Capabilities::PCI_PASID_EXEC, ..HwInfo::default() };
+        assert_eq!(translation(expander, &device), Translation::default(), "nothing is decided yet");
+        expander.smmu.wishes = "ats=on,ssidsize=8".parse().unwrap();
+        freeze(expander, None).unwrap();
+        let pasid = Some(Pasid { bits: 8, execute: true, privileged: false });
+        assert_eq!(translation(expander, &device), Translation { ats: true, pasid });
+    }
+}
