@@ -19,11 +19,12 @@ mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use host::{Entry, Host};
-use judge::Judge;
+use host::{Entry, Host};
 pub use machine::{Machine, Shape, places};
 pub use operation::Operation;
 pub use trouble::{Trouble, Troubles};
+#[allow(unused_imports)] // used by the fuzz targets
+pub use {commands::Ring, judge::Judge};
 
 use crate::smmuv3::capabilities::Features;
 use crate::smmuv3::physical::{HostEvent, StreamConfig};
