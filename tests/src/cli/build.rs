@@ -116,10 +116,18 @@ pub fn test_name(program: &Path) -> Option<&str> {
 
 /// cargo in the workspace, with the environment of the user and not of the `cargo run` that started the lab.
 pub fn cargo() -> Command {
+    in_the_workspace(&[std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())])
+}
+
+/// The same of another toolchain.
+pub fn cargo_of_toolchain(toolchain: &str) -> Command {
+    in_the_workspace(&["rustup", "run", toolchain, "cargo"])
+}
+
+fn in_the_workspace(program: &[impl AsRef<OsStr>]) -> Command {
     // the kernel ends cargo if the lab is killed
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]).arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(workspace());
+    command.args(["--pdeathsig", "TERM", "--"]).args(program).current_dir(workspace());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" || name == "CARGO_MANIFEST_PATH" {

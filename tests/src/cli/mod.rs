@@ -10,6 +10,7 @@ mod build;
 mod demo;
 mod error;
 mod exec;
+mod fuzz;
 mod native;
 mod report;
 mod shell;
@@ -47,6 +48,8 @@ enum Command {
     Exec(exec::Arguments),
     /// Check formatting and lints, then run all tests here and in emulated hosts.
     Test(test::Arguments),
+    /// Look for inputs that break a fuzz target; needs a nightly toolchain, cargo-fuzz and a C++ compiler.
+    Fuzz(fuzz::Arguments),
     /// Open a shell in the host, with `nestling` in PATH and a guest at hand ($KERNEL, $INITRD).
     Shell(shell::Arguments),
 }
@@ -79,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Demo(arguments) => arguments.run(),
         Command::Exec(arguments) => arguments.run(),
         Command::Test(arguments) => arguments.run(),
+        Command::Fuzz(arguments) => arguments.run(),
         Command::Shell(arguments) => arguments.run(),
     }
 }

@@ -39,6 +39,12 @@ impl Arguments {
             session.check(&format!("lints for {TARGET}"), &[&lints[..], &["--target", TARGET], &errors].concat())?;
         }
         session.natively(filter)?;
+        if filter.is_none() {
+            let fuzz = ["--manifest-path", "tests/fuzz/Cargo.toml"];
+            session.check("formatting of the fuzz targets", &[&["fmt", "--check"], &fuzz[..]].concat())?;
+            let smoke = ["--no-default-features", "--example", "smoke", "--quiet"];
+            session.check("fuzz targets for 30 s", &[&["run"], &fuzz[..], &smoke].concat())?;
+        }
         session.in_the_lab(filter)?;
         println!("\n== finished in {:.0} s", begun.elapsed().as_secs_f32());
         for failed in &session.failed {
