@@ -192,14 +192,18 @@ impl Smmuv3 {
 
     /// After a failed batch: no command may count as done that is not, and one dead device must not stop the others.
     fn recover(&self, state: &mut State, error: InvalidateError) -> Result<(), Stopped> {
-        let (position, error, reason) = match error {
-            InvalidateError::Refused { index } => (index, CmdqError::Ill, "the host refuses it"),
+        let (position, error) = match error {
             InvalidateError::Timeout { first, .. } => match self.retry_one_by_one(state, first) {
                 Ok(()) => return Ok(()),
-                Err(position) => (position, CmdqError::Abt, "the host does not complete it"),
+                Err(failed) => failed,
             },
+            error => (0, error),
+        };
+        let (position, error, reason) = match error {
+            InvalidateError::Refused { index } => (position + index, CmdqError::Ill, "the host refuses it"),
+            InvalidateError::Timeout { .. } => (position, CmdqError::Abt, "the host does not complete it"),
             // The guest acknowledges and the commands are fetched and tried again.
-            InvalidateError::Failed(_) => (0, CmdqError::Abt, "the host cannot execute it"),
+            InvalidateError::Failed(_) => (position, CmdqError::Abt, "the host cannot execute it"),
         };
         let index = state.batch.index(position).unwrap_or(state.registers.cmdq_cons.rd());
         self.command_error(state, index, error, format_args!("{reason}"));
@@ -207,8 +211,8 @@ impl Smmuv3 {
     }
 
     /// Executes the batch from `first` on again, each command alone, so that an ATC that does not answer is known by
-    /// its stream. `Err` is the position of a command that failed for another reason.
-    fn retry_one_by_one(&self, state: &mut State, first: usize) -> Result<(), usize> {
+    /// its stream. `Err` is the position of a command that failed in another way, and how.
+    fn retry_one_by_one(&self, state: &mut State, first: usize) -> Result<(), (usize, InvalidateError)> {
         let mut position = first;
         while let Some(&command) = state.batch.commands().get(position) {
             let stream = atc_stream(command);
@@ -226,7 +230,7 @@ impl Smmuv3 {
                     self.give_up_atc(state, stream);
                     state.atc_timeout = true;
                 }
-                (Err(_), _) => return Err(position),
+                (Err(error), _) => return Err((position, error)),
             }
             position += 1;
         }

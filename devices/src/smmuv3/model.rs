@@ -121,6 +121,12 @@ impl Smmuv3 {
         result
     }
 
+    /// How long a stream that cannot be configured yet is left alone, the first time. For tests, which do not want to
+    /// wait.
+    pub fn set_first_wait(&self, wait: Duration) {
+        self.lock().first_wait = wait;
+    }
+
     /// To be called when [`event_fd`](Self::event_fd) is readable: moves the host's events to the guest's queue. Returns
     /// whether to go on polling it: one that cannot be read stays readable for ever.
     pub fn events_ready(&self) -> bool {

@@ -5,7 +5,7 @@ use arbitrary::{Result, Unstructured};
 use crate::reference::places::{
     CMDQ, EVENTQ, GITS_TRANSLATER, L2TAB, MEMORY, MEMORY_SIZE, NOWHERE, SCRATCH, STRANGERS, STREAMS, STRTAB,
 };
-use crate::reference::{Operation, Trouble};
+use crate::reference::{Operation, Trouble, places};
 use crate::smmuv3::physical::{CommandWords, HostEvent};
 
 /// Steps in one input.
@@ -19,6 +19,7 @@ pub enum Kind {
     Access,
     Poke,
     Entry,
+    Descriptor,
     Commands,
     StrangeCommand,
     ManyCommands,
@@ -48,7 +49,19 @@ pub fn operations(u: &mut Unstructured<'_>, menu: &[Kind]) -> Vec<Operation> {
 
 fn operation(u: &mut Unstructured<'_>, menu: &[Kind]) -> Result<Operation> {
     Ok(match u.choose(menu)? {
-        Kind::Start => Operation::Start { commands: u.int_in_range(0..=12)?, events: u.int_in_range(0..=7)? },
+        Kind::Start => Operation::Start {
+            commands: u.int_in_range(0..=12)?,
+            events: u.int_in_range(0..=7)?,
+            split: *u.choose(&SPLITS)?,
+        },
+        Kind::Descriptor => {
+            let (stream, split) = (stream(u)?, *u.choose(&SPLITS)?);
+            let span = (u64::from(split) + 2).saturating_sub(u.int_in_range(0..=3)?);
+            Operation::Poke(
+                places::descriptor(stream, split),
+                *u.choose(&[L2TAB, L2TAB, L2TAB + 0x400, NOWHERE])? | span,
+            )
+        }
         Kind::Register => register(u)?,
         Kind::Access => {
             let length = u.int_in_range(0..=17)?;
@@ -128,6 +141,8 @@ fn word(u: &mut Unstructured<'_>) -> Result<u64> {
         _ => u.arbitrary::<u64>()? & !0x4ff | u64::from(*u.choose(&OPCODES)?),
     })
 }
+
+const SPLITS: [u8; 6] = [0, 0, 6, 8, 10, 7];
 
 const OPCODES: [u8; 22] = [
     0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x10, 0x11, 0x12, 0x13, 0x18, 0x20, 0x28, 0x2a, 0x30, 0x40, 0x41, 0x44,

@@ -172,6 +172,27 @@ fn a_command_that_the_host_refuses_is_illegal_where_it_stands() {
 }
 
 #[test]
+fn it_is_so_also_behind_a_dead_atc_in_the_same_batch() {
+    let mut guest = Guest::running();
+    let mut fake = guest.fake.lock();
+    for failure in [
+        InvalidateError::Timeout { first: 0, end: 2 },
+        InvalidateError::Timeout { first: 0, end: 1 },
+        InvalidateError::Refused { index: 0 },
+    ] {
+        fake.failures.push_back(failure);
+    }
+    drop(fake);
+    for command in [atc_inv(STREAMS[0]), tlbi_va(1, 0x1000), sync()] {
+        guest.push(command);
+    }
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((1, ILL)));
+    guest.acknowledge();
+    assert_eq!(guest.command_error(), Some((2, ATC_INV_SYNC)));
+}
+
+#[test]
 fn no_sync_completes_while_the_host_fails() {
     let mut guest = Guest::running();
     guest.poke(SCRATCH, &[!0]);

@@ -104,7 +104,7 @@ fn everything() -> Features {
 
 /// Has streams whose devices are in reset tried again at every CMD_SYNC.
 fn without_waits(smmu: &Smmuv3) {
-    smmu.lock().first_wait = Duration::ZERO;
+    smmu.set_first_wait(Duration::ZERO);
 }
 
 impl Guest {

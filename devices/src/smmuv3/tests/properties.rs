@@ -124,6 +124,23 @@ fn host_events() -> impl Strategy<Value = Operation> {
     vec(event, 1..12).prop_map(Operation::Raise)
 }
 
+fn split() -> impl Strategy<Value = u8> {
+    select(vec![0u8, 0, 6, 8, 10])
+}
+
+fn start() -> impl Strategy<Value = Operation> {
+    (0u8..12, 0u8..6, split()).prop_map(|(commands, events, split)| Operation::Start { commands, events, split })
+}
+
+/// The level 1 descriptor of a stream, with a level 2 table that is large enough for it, or nearly.
+fn descriptor() -> impl Strategy<Value = Operation> {
+    let table = select(vec![L2TAB, L2TAB, L2TAB + 0x400, NOWHERE]);
+    (stream(), split(), table, 0u64..3).prop_map(|(stream, split, table, less)| {
+        let span = (u64::from(split) + 2).saturating_sub(less);
+        Operation::Poke(places::descriptor(stream, split), table | span)
+    })
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         8 => commands(),
@@ -132,6 +149,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (stream(), entry()).prop_map(|(stream, words)| Operation::Entry(stream, words)),
         4 => register(),
         2 => poke(),
+        3 => descriptor(),
         3 => trouble(),
         2 => host_events(),
         2 => Just(Operation::Poll),
@@ -139,15 +157,15 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => stream().prop_map(Operation::Plug),
         1 => stream().prop_map(Operation::Unplug),
         1 => stream().prop_map(Operation::Announce),
-        1 => (0u8..12, 0u8..6).prop_map(|(commands, events)| Operation::Start { commands, events }),
+        1 => start(),
     ]
 }
 
 /// A driver starts; later resets are rare.
 fn script(steps: usize) -> impl Strategy<Value = Vec<Operation>> {
     let reset = prop_oneof![40 => operation(), 1 => Just(Operation::Reset)];
-    (0u8..11, 0u8..6, vec(reset, 1..steps)).prop_map(|(commands, events, mut operations)| {
-        operations.insert(0, Operation::Start { commands, events });
+    (start(), vec(reset, 1..steps)).prop_map(|(start, mut operations)| {
+        operations.insert(0, start);
         operations
     })
 }
@@ -176,7 +194,7 @@ proptest! {
             1 => trouble(),
         ], 1..200),
     ) {
-        let start = Operation::Start { commands: 10, events: 5 };
+        let start = Operation::Start { commands: 10, events: 5, split: 0 };
         Machine::new(shape).run(std::iter::once(&start).chain(&operations));
     }
 }
@@ -185,7 +203,7 @@ proptest! {
 fn every_illegal_command_stops_both() {
     for shape in Shape::ALL {
         for opcode in 0..=0xff {
-            let start = Operation::Start { commands: 4, events: 4 };
+            let start = Operation::Start { commands: 4, events: 4, split: 0 };
             let push = Operation::Commands(vec![[opcode, 0], [opcode | 0x400, 0], [0x46, 0]]);
             Machine::new(shape).run(&[start, push, Operation::Kick, Operation::Acknowledge]);
         }

@@ -12,10 +12,10 @@ pub use nested::nested;
 /// The model and the reference are the same after every step.
 fn side_by_side(data: &[u8], menu: &[Kind], started: bool) {
     let mut u = Unstructured::new(data);
-    let Ok(&shape) = u.choose(&Shape::ALL) else { return };
+    let (Ok(&shape), Ok(&split)) = (u.choose(&Shape::ALL), u.choose(&[0, 0, 6, 8])) else { return };
     let mut steps = operations(&mut u, menu);
     if started {
-        steps.insert(0, Operation::Start { commands: 6, events: 4 });
+        steps.insert(0, Operation::Start { commands: 6, events: 4, split });
     }
     Machine::new(shape).run(&steps);
 }
@@ -74,6 +74,9 @@ pub fn commands(data: &[u8]) {
 pub fn streams(data: &[u8]) {
     use Kind::*;
     let menu = [
+        Start,
+        Descriptor,
+        Descriptor,
         Entry,
         Entry,
         Entry,

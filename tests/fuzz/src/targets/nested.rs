@@ -1,6 +1,7 @@
 //! The whole vSMMU on iommufd, on a kernel in memory that checks as Linux does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arbitrary::Unstructured;
 use nestling_iommufd::fake::{FakeDevice, FakeKernel, FakeSmmu, Record};
@@ -10,8 +11,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::bus::MmioDevice;
 use crate::input::{Kind, operations};
 use crate::interrupt::InterruptLine;
-use crate::reference::places::{CMDQ, EVENTQ, MEMORY, MEMORY_SIZE, STREAMS, STRTAB, STRTAB_LOG2SIZE};
-use crate::reference::{Judge, Operation, Ring, Shape, Trouble};
+use crate::reference::places::{CMDQ, EVENTQ, MEMORY, MEMORY_SIZE, STREAMS, STRTAB};
+use crate::reference::{Judge, Operation, Ring, Shape, Trouble, places};
 use crate::smmuv3::capabilities::negotiate;
 use crate::smmuv3::physical::{CommandWords, HostEvent, Stage1, StreamConfig};
 use crate::smmuv3::spec::registers::{
@@ -60,7 +61,7 @@ pub fn nested(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let (Ok(&shape), Ok(sound)) = (u.choose(&Shape::ALL), u.arbitrary()) else { return };
     let mut nested = Nested::new(shape, sound);
-    nested.apply(&Operation::Start { commands: 8, events: 4 });
+    nested.apply(&Operation::Start { commands: 8, events: 4, split: 0 });
     for operation in operations(&mut u, &menu) {
         nested.apply(&operation);
         nested.check();
@@ -86,6 +87,7 @@ struct Nested {
     memory: GuestMemoryMmap,
     cmdqs: u64,
     untold: u32,
+    split: u8,
     /// No failure is ordered from the kernel, so there must be none.
     sound: bool,
     /// The kernel was told to keep objects.
@@ -116,6 +118,7 @@ impl Nested {
         let interrupts = Interrupts { event: line(), gerror: line(), sync: line(), its: None };
         let config = Config { name: "vsmmu0".into(), features };
         let smmu = Smmuv3::new(config, physical.clone(), memory.clone(), interrupts);
+        smmu.set_first_wait(Duration::ZERO);
         // A reset invalidates everything.
         smmu.reset();
         let viommu = kernel.take_executed().first().expect("an invalidation").0;
@@ -130,6 +133,7 @@ impl Nested {
             memory,
             cmdqs: features.idr1.cmdqs().into(),
             untold: 0,
+            split: 0,
             sound,
             leaky: false,
         }
@@ -141,11 +145,11 @@ impl Nested {
 
     fn apply(&mut self, operation: &Operation) {
         match operation {
-            Operation::Start { commands, events } => self.start(*commands, *events),
+            Operation::Start { commands, events, split } => self.start(*commands, *events, *split),
             Operation::Write(offset, data) => self.smmu.write(*offset, data),
             Operation::Poke(address, word) => self.poke(*address, *word),
             Operation::Entry(stream, words) => {
-                let address = STRTAB + 64 * (u64::from(*stream) & 0x1ff);
+                let address = places::entry(*stream, self.split);
                 self.poke(address, words[0]);
                 self.poke(address + 8, words[1]);
             }
@@ -169,9 +173,10 @@ impl Nested {
         }
     }
 
-    fn start(&mut self, commands: u8, events: u8) {
+    fn start(&mut self, commands: u8, events: u8, split: u8) {
+        self.split = split;
         self.untold = 0;
-        for (offset, value) in [(CR0, 0), (IRQ_CTRL, 0), (STRTAB_BASE_CFG, STRTAB_LOG2SIZE)] {
+        for (offset, value) in [(CR0, 0), (IRQ_CTRL, 0), (STRTAB_BASE_CFG, places::table(split))] {
             self.write(offset, value);
         }
         for (offset, value) in [
@@ -313,7 +318,8 @@ impl Nested {
         assert!(self.leaky || self.kernel.live_objects() <= MOST_OBJECTS, "{} objects", self.kernel.live_objects());
         if self.sound {
             let stats = self.smmu.stats();
-            assert_eq!((stats.failed_invalidations, stats.failed_installs), (0, 0), "the kernel refused something");
+            let failed = (stats.failed_invalidations, stats.installs.failed);
+            assert_eq!(failed, (0, 0), "the kernel refused something");
             let translating = self.read(CR0) & 1 != 0;
             let aborting = self.read(GBPA) >> 20 & 1 != 0;
             let nowhere = |ste: &[u64; 2]| *ste == if aborting { ABORT } else { BYPASS } || *ste == ABORT;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -24,9 +25,7 @@ pub mod places {
     pub const MEMORY_SIZE: usize = 0x1_0000;
     /// The linear stream table of [`Operation::Start`](super::Operation::Start), for 2^9 streams.
     pub const STRTAB: u64 = MEMORY;
-    /// LOG2SIZE of that.
-    pub const STRTAB_LOG2SIZE: u32 = 9;
-    /// Room for level 2 tables.
+    /// The level 2 table of [`Operation::Start`](super::Operation::Start), and room for others.
     pub const L2TAB: u64 = MEMORY + 0xc000;
     /// The command queue.
     pub const CMDQ: u64 = MEMORY + 0x8000;
@@ -42,6 +41,25 @@ pub mod places {
     pub const STREAMS: [u32; 3] = [0x08, 0x41, 0x100];
     /// StreamIDs without one, of which the last is outside of the table.
     pub const STRANGERS: [u32; 2] = [0xf8, 0x1_0008];
+
+    /// STRTAB_BASE_CFG of a table for 2^9 streams: linear, or of two levels if there is a `split`.
+    pub fn table(split: u8) -> u32 {
+        let two_levels = u32::from(split != 0);
+        9 | u32::from(split & 0x1f) << 6 | two_levels << 16
+    }
+
+    /// Where the entry of a stream is in that; all level 2 tables of it are the same one.
+    pub fn entry(stream: u32, split: u8) -> u64 {
+        match split {
+            0 => STRTAB + 64 * (u64::from(stream) & 0x1ff),
+            split => L2TAB + 64 * (u64::from(stream) % (1 << split.min(16))),
+        }
+    }
+
+    /// Where the level 1 descriptor of a stream is.
+    pub fn descriptor(stream: u32, split: u8) -> u64 {
+        STRTAB + 8 * (u64::from(stream) >> split.min(16))
+    }
 }
 
 /// Which SMMU the guest sees.
@@ -102,6 +120,8 @@ pub struct Machine {
     reference: Reference,
     /// Commands that the driver has in the queue beyond CMDQ_PROD.
     untold: u32,
+    /// Of the driver's stream table.
+    split: u8,
 }
 
 impl Machine {
@@ -125,9 +145,9 @@ impl Machine {
         };
         let config = Config { name: "vsmmu0".into(), features };
         let smmu = Smmuv3::new(config, host.clone(), memory.clone(), interrupts);
-        super::super::without_waits(&smmu);
+        smmu.set_first_wait(Duration::ZERO);
         let reference = Reference::new(features, MEMORY, MEMORY_SIZE, &streams);
-        Self { smmu, host, memory, reference, untold: 0 }
+        Self { smmu, host, memory, reference, untold: 0, split: 0 }
     }
 
     /// Does one step to both and compares.
@@ -160,11 +180,11 @@ impl Machine {
 
     fn apply(&mut self, operation: &Operation) {
         match operation {
-            Operation::Start { commands, events } => self.start(*commands, *events),
+            Operation::Start { commands, events, split } => self.start(*commands, *events, *split),
             Operation::Write(offset, data) => self.write(*offset, data),
             Operation::Poke(address, word) => self.poke(*address, *word),
             Operation::Entry(stream, words) => {
-                let address = places::STRTAB + 64 * (u64::from(*stream) & 0x1ff);
+                let address = places::entry(*stream, self.split);
                 self.poke(address, words[0]);
                 self.poke(address + 8, words[1]);
             }
@@ -212,10 +232,11 @@ impl Machine {
         }
     }
 
-    fn start(&mut self, commands: u8, events: u8) {
+    fn start(&mut self, commands: u8, events: u8, split: u8) {
         self.untold = 0;
+        self.split = split;
         let base = |place: u64, log2size: u8| (place | u64::from(log2size & 0x1f)).to_le_bytes();
-        for (offset, value) in [(CR0, 0), (IRQ_CTRL, 0), (STRTAB_BASE_CFG, places::STRTAB_LOG2SIZE)] {
+        for (offset, value) in [(CR0, 0), (IRQ_CTRL, 0), (STRTAB_BASE_CFG, places::table(split))] {
             self.write(offset, &value.to_le_bytes());
         }
         self.write(STRTAB_BASE, &places::STRTAB.to_le_bytes());

@@ -6,13 +6,13 @@ use crate::smmuv3::physical::{CommandWords, HostEvent};
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A driver starts: queues of these LOG2SIZEs, a linear stream table, all enabled.
-    Start { commands: u8, events: u8 },
+    /// A driver starts: queues of these LOG2SIZEs, and a stream table of two levels if there is a split, all enabled.
+    Start { commands: u8, events: u8, split: u8 },
     /// An access of any size at any offset.
     Write(u64, Vec<u8>),
     /// A word somewhere in guest memory.
     Poke(u64, u64),
-    /// The entry of a stream in the linear table of [`Start`](Self::Start).
+    /// The entry of a stream in the table of [`Start`](Self::Start).
     Entry(u32, [u64; 2]),
     /// Commands into the queue, without telling.
     Commands(Vec<CommandWords>),
