@@ -41,7 +41,7 @@ pub enum Record {
 struct Failure {
     call: Call,
     errno: i32,
-    /// For [`Call::Invalidate`]: the command that the failure comes at.
+    /// For [`Call::Invalidate`]: the command that the failure comes at. For [`Call::Destroy`]: how many work before.
     at: usize,
 }
 
@@ -58,6 +58,10 @@ impl State {
     /// The failure that a test ordered for the next such call.
     fn injected(&mut self, call: Call) -> Option<Failure> {
         let position = self.failures.iter().position(|failure| failure.call == call)?;
+        if let (Call::Destroy, Some(Failure { at: at @ 1.., .. })) = (call, self.failures.get_mut(position)) {
+            *at -= 1;
+            return None;
+        }
         self.failures.remove(position)
     }
 
@@ -114,6 +118,11 @@ impl FakeKernel {
     /// Lets the next such call fail. Several failures of one call come one after the other.
     pub fn fail_next(&self, call: Call, errno: i32) {
         self.lock().failures.push_back(Failure { call, errno, at: 0 });
+    }
+
+    /// Lets an `IOMMU_DESTROY` fail, after `count` that work.
+    pub fn fail_destroy_after(&self, count: usize, errno: i32) {
+        self.lock().failures.push_back(Failure { call: Call::Destroy, errno, at: count });
     }
 
     /// Lets the next invalidation time out in the block that command `index` of the call is in.

@@ -74,6 +74,7 @@ pub(super) const GUEST: Image = Image {
         "usr/sbin/e2fsck",
         "usr/sbin/fsck.ext4",
         "etc/mke2fs.conf",
+        "usr/sbin/kexec",
     ],
 };
 

@@ -57,11 +57,9 @@ fn bridge(uid: u32, root: &RootBus) -> acpi::HostBridge {
 
 fn smmu(expander: &Expander) -> acpi::Smmu {
     let root = std::iter::once(acpi::BusRange { first: expander.root.bus, last: expander.root.bus });
-    let behind = expander
-        .ports
-        .iter()
-        .filter(|port| port.function.is_some())
-        .map(|port| acpi::BusRange { first: port.secondary_bus, last: port.subordinate_bus });
+    // Also behind the free ports: a device may come there, and a guest may give a bus another number.
+    let behind =
+        expander.ports.iter().map(|port| acpi::BusRange { first: port.secondary_bus, last: port.subordinate_bus });
     acpi::Smmu {
         identifier: expander.smmu.iort_identifier,
         base: expander.smmu.window.base,

@@ -25,8 +25,4 @@ impl Upstream for Behind {
         self.model.move_stream(to, || self.host.move_device(self.device, to))?;
         Ok(())
     }
-
-    fn after_reset(&self, at: Bdf) {
-        self.model.stream_added(at.requester_id().into());
-    }
 }

@@ -30,9 +30,6 @@ pub enum Error {
     /// The StreamID is in use.
     #[error("stream {0:#x} has a device already; each function needs a requester id of its own")]
     StreamTaken(u32),
-    /// No device has the StreamID.
-    #[error("stream {0:#x} has no device")]
-    NoStream(u32),
     /// The device was never put behind the vSMMU, or was taken out.
     #[error("{0} is not behind the vsmmu")]
     NoDevice(DeviceId),

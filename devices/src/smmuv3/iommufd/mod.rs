@@ -60,6 +60,18 @@ struct Objects {
     host: HostCapabilities,
 }
 
+impl Objects {
+    /// Takes a device out of the lists, with the StreamID that it has.
+    fn take(&mut self, device: DeviceId) -> Option<(Option<u32>, Stream)> {
+        let stream_id = self.streams.iter().find(|(_, stream)| stream.device() == device).map(|(&id, _)| id);
+        let stream = match stream_id {
+            Some(stream_id) => self.streams.remove(&stream_id),
+            None => self.unreachable.remove(&device),
+        };
+        stream.map(|stream| (stream_id, stream))
+    }
+}
+
 impl IommufdSmmu {
     /// Makes stage 2, vIOMMU, event queue and the fixed bypass and abort entries for the host SMMU that `first` is
     /// behind. `ioas` maps guest memory. The device itself is not touched.
@@ -132,18 +144,17 @@ impl IommufdSmmu {
         Ok(())
     }
 
-    /// Takes a device out: it is detached, so it can do no DMA, and its StreamID is free.
-    pub fn remove_stream(&self, stream_id: u32) -> Result<(), Error> {
+    /// Takes a device out: it is detached, so it can do no DMA, and its StreamID, if it has one, is free.
+    pub fn remove_device(&self, device: DeviceId) -> Result<(), Error> {
         let mut objects = self.write();
-        let streams = &mut objects.as_mut().ok_or(Error::Gone)?.streams;
-        let stream = streams.remove(&stream_id).ok_or(Error::NoStream(stream_id))?;
+        let (_, stream) = objects.as_mut().ok_or(Error::Gone)?.take(device).ok_or(Error::NoDevice(device))?;
         let mut result = Ok(());
         stream.destroy(&mut result);
         result.map_err(Error::Teardown)
     }
 
     /// Gives a device another StreamID, because the guest changed bus numbers, or none, because the guest cannot reach it
-    /// any more. Returns the one that it had.
+    /// any more. Returns the one that it had. Nothing happens to a device that has it already.
     ///
     /// The device aborts until [`Smmuv3::stream_added`] with the new StreamID, and as long as it has none. After a
     /// failure it has none.
@@ -152,16 +163,13 @@ impl IommufdSmmu {
     pub fn move_device(&self, device: DeviceId, to: Option<u32>) -> Result<Option<u32>, Error> {
         let mut objects = self.write();
         let objects = objects.as_mut().ok_or(Error::Gone)?;
-        let from = objects.streams.iter().find(|(_, stream)| stream.device() == device).map(|(&id, _)| id);
-        if from.is_some() && from == to {
+        let (from, mut stream) = objects.take(device).ok_or(Error::NoDevice(device))?;
+        if let Some(here) = from.filter(|_| from == to) {
+            objects.streams.insert(here, stream);
             return Ok(from);
         }
         let taken = to.is_some_and(|to| objects.streams.contains_key(&to));
         let fixed = Fixed { viommu: &objects.viommu, bypass: &objects.bypass, abort: &objects.abort };
-        let mut stream = match from {
-            Some(from) => objects.streams.remove(&from).ok_or(Error::NoStream(from))?,
-            None => objects.unreachable.remove(&device).ok_or(Error::NoDevice(device))?,
-        };
         // Whoever has no StreamID must not keep what it had, also if the new one is refused.
         let left = stream.leave(fixed);
         let moved = match to {

@@ -15,6 +15,7 @@ mod reference;
 mod register_map;
 mod registers;
 mod streams;
+mod teardown;
 
 use std::sync::Arc;
 use std::sync::Mutex;

@@ -4,8 +4,11 @@ use nestling_iommufd::{AttachHwpt, Call, DeviceId};
 
 use super::nested::{ABORT, BYPASS, Host};
 use super::*;
+use crate::bus::MmioBus;
+use crate::pci::root_port::Link;
+use crate::pci::{Bdf, PciFunction, RootPort, RootPortConfig, Segment};
 use crate::smmuv3::physical::PhysicalSmmu;
-use crate::smmuv3::{IommufdError, Smmuv3};
+use crate::smmuv3::{IommufdError, IommufdSmmu, Smmuv3};
 
 const NEW: u32 = 0x300;
 
@@ -188,4 +191,122 @@ fn only_devices_behind_the_vsmmu_are_moved() {
     host.physical.teardown().unwrap();
     let moved = host.renumber(&guest.smmu, 0, Some(NEW));
     assert!(matches!(moved, Err(IommufdError::Gone)), "{moved:?}");
+}
+
+/// A function behind a root port, as far as its stream goes; the machine wires real ones in the same way.
+struct Function {
+    smmu: Arc<Smmuv3>,
+    host: Arc<IommufdSmmu>,
+    device: DeviceId,
+}
+
+impl Function {
+    fn renumber(&self, to: Option<Bdf>) {
+        let to = to.map(|id| id.requester_id().into());
+        self.smmu.move_stream(to, || self.host.move_device(self.device, to)).unwrap();
+    }
+}
+
+impl PciFunction for Function {
+    fn config_read(&self, _: u16, data: &mut [u8]) {
+        data.fill(0);
+    }
+    fn config_write(&self, _: u16, _: &[u8]) {}
+    fn reset(&self) {}
+    fn on_requester_id(&self, id: Bdf) {
+        self.renumber(Some(id));
+    }
+    fn on_unreachable(&self) {
+        self.renumber(None);
+    }
+}
+
+struct NoMessages;
+
+impl MsiTarget for NoMessages {
+    fn send(&self, _: u32, _: u32) {}
+}
+
+/// Root bus 0 with two ports, buses 1 and 2, and a device behind each.
+fn hierarchy(host: &Host, guest: &Guest) -> Segment {
+    let segment = Segment::new();
+    segment.add_root_bus(0, 0xf).unwrap();
+    for (device, bus) in [(0, 1), (1, 2)] {
+        let config = RootPortConfig {
+            slot: bus.into(),
+            primary_bus: 0,
+            secondary_bus: bus,
+            subordinate_bus: bus,
+            memory: 0..0,
+            prefetchable: 0..0,
+            bar0: 0x1000_0000 + 0x1000 * u64::from(bus),
+            link: Link::default(),
+        };
+        let port = Arc::new(RootPort::new(config, Arc::new(MmioBus::new()), Arc::new(NoMessages)).unwrap());
+        segment.add_port(0, device, port.clone()).unwrap();
+        let (smmu, physical) = (guest.smmu.clone(), host.physical.clone());
+        let device = host.id(usize::from(device));
+        port.plug(0, Arc::new(Function { smmu, host: physical, device })).unwrap();
+    }
+    segment
+}
+
+#[test]
+fn what_the_guest_writes_to_its_ports_decides_which_entry_a_device_has() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let segment = hierarchy(&host, &guest);
+    let buses = |port: u8, bus: u8| segment.config_write(Bdf::new(0, port, 0), 0x18, &[0, bus, bus, 0]);
+    guest.set_ste(0x100, stage1_ste(SCRATCH));
+    guest.set_ste(0x200, BYPASS_STE);
+    guest.set_ste(0x300, BYPASS_STE);
+    assert_eq!((host.translates(0), host.ste(1)), (true, BYPASS));
+    buses(0, 3);
+    assert_eq!(host.ste(0), ABORT, "not before a write reaches it there");
+    segment.config_write(Bdf::new(3, 0, 0), 4, &[6, 0]);
+    assert_eq!(host.ste(0), BYPASS);
+    buses(1, 3);
+    assert_eq!((host.ste(0), host.ste(1)), (BYPASS, ABORT), "the first port answers");
+    buses(0, 0);
+    segment.config_write(Bdf::new(3, 0, 0), 4, &[6, 0]);
+    assert_eq!((host.ste(0), host.ste(1)), (ABORT, BYPASS));
+    buses(1, 1);
+    segment.config_write(Bdf::new(1, 0, 0), 4, &[6, 0]);
+    assert_eq!((host.ste(0), host.translates(1)), (ABORT, true));
+    segment.reset();
+    assert_eq!((host.translates(0), host.ste(1)), (true, BYPASS), "as planned");
+    host.end();
+}
+
+#[test]
+fn bus_numbers_change_on_one_processor_while_another_sends_commands() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let segment = Arc::new(hierarchy(&host, &guest));
+    for stream_id in [0x100, 0x200, 0x300] {
+        guest.set_ste(stream_id, stage1_ste(SCRATCH));
+    }
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mover = {
+        let (segment, done) = (segment.clone(), done.clone());
+        std::thread::spawn(move || {
+            for round in 0..200u8 {
+                let bus = [1, 3, 2, 0][usize::from(round % 4)];
+                segment.config_write(Bdf::new(0, 0, 0), 0x18, &[0, bus, bus, 0]);
+                segment.config_write(Bdf::new(bus, 0, 0), 4, &[6, 0]);
+            }
+            done.store(true, Ordering::Relaxed);
+        })
+    };
+    while !done.load(Ordering::Relaxed) {
+        for stream_id in [0x100, 0x200, 0x300] {
+            guest.run(&[cfgi_cd_all(stream_id), atc_inv(stream_id), cfgi_ste(stream_id), sync()]);
+            assert_eq!(guest.command_error(), None, "no command names who is gone");
+        }
+    }
+    mover.join().unwrap();
+    segment.reset();
+    assert!(host.translates(0) && host.translates(1));
+    assert_eq!(guest.smmu.stats().failed_invalidations, 0);
+    host.end();
 }

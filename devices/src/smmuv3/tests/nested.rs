@@ -316,9 +316,9 @@ fn a_device_can_go_and_come_back() {
     guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
     let device = Arc::new(host.devices[0].clone());
     assert!(matches!(host.physical.add_stream(STREAMS[0], device.clone()), Err(IommufdError::StreamTaken(_))));
-    host.physical.remove_stream(STREAMS[0]).unwrap();
+    host.physical.remove_device(device.dev_id()).unwrap();
     assert_eq!(host.kernel.attached(device.dev_id()), None);
-    assert!(matches!(host.physical.remove_stream(STREAMS[0]), Err(IommufdError::NoStream(_))));
+    assert!(matches!(host.physical.remove_device(device.dev_id()), Err(IommufdError::NoDevice(_))));
     host.physical.add_stream(STREAMS[0], device).unwrap();
     guest.smmu.stream_added(STREAMS[0]);
     assert!(host.ste(0).unwrap()[0] & 0xf == 0b1011);

@@ -10,13 +10,13 @@ use crate::pci::Bdf;
 
 /// What is between a function and memory: the vSMMU that it is behind.
 ///
-/// Called on the thread that caused it, without a lock of the function.
+/// Called on the thread that caused it, with no lock of the function but that of its number.
 pub trait Upstream: Send + Sync {
     /// The function's StreamID is `to` from now on. Without one nothing of the function may pass, nor after a failure.
+    ///
+    /// Comes after each reset of the function, too, with the StreamID that it has: while a device is in reset the kernel
+    /// attaches no page table to it, so that there may be one to attach now.
     fn renumber(&self, to: Option<Bdf>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
-    /// The function, whose StreamID is `at`, was reset. While a device is in reset the kernel attaches no page table to
-    /// it, so that the vSMMU may have one to attach now.
-    fn after_reset(&self, at: Bdf);
 }
 
 pub(super) struct Identity {
@@ -53,7 +53,8 @@ impl VfioFunction {
 
     /// DMA first, then interrupts: a vector of who has no number is pending until it has one again.
     pub(super) fn renumber(&self, to: Option<Bdf>) {
-        let from = std::mem::replace(&mut *self.identity.number(), to);
+        let mut number = self.identity.number();
+        let from = std::mem::replace(&mut *number, to);
         if from == to {
             return;
         }
@@ -62,9 +63,8 @@ impl VfioFunction {
             let said = |id: Option<Bdf>| id.map_or("nowhere".to_owned(), |id| id.to_string());
             log::info!("{}: the guest moves it from {} to {}", self.name, said(from), said(to));
         }
-        if let Some(upstream) = self.identity.upstream.get() {
-            self.note("change its stream id", upstream.renumber(to));
-        }
+        self.tell_upstream(to);
+        drop(number);
         let id = to.map(|id| id.requester_id().into());
         if let Some(msi) = &mut self.lock().msi {
             self.note("route msi", msi.set_device_id(id));
@@ -74,9 +74,16 @@ impl VfioFunction {
         }
     }
 
-    pub(super) fn tell_after_reset(&self) {
-        if let (Some(upstream), Some(at)) = (self.identity.upstream.get(), self.requester_id()) {
-            upstream.after_reset(at);
+    /// The function comes out of a reset.
+    pub(super) fn renumber_again(&self) {
+        let number = self.identity.number();
+        self.tell_upstream(*number);
+    }
+
+    /// With the number locked: the last that is told is the one that it has.
+    fn tell_upstream(&self, at: Option<Bdf>) {
+        if let Some(upstream) = self.identity.upstream.get() {
+            self.note("have its stream id", upstream.renumber(at));
         }
     }
 }

@@ -114,7 +114,7 @@ impl VfioFunction {
         self.write_device_command(state);
         drop(guard);
         // The guest finds the function only when its stream is as it was.
-        self.tell_after_reset();
+        self.renumber_again();
         self.lock().resetting = false;
         self.resets.ended.notify_all();
     }

@@ -5,30 +5,20 @@ use super::*;
 /// A vSMMU that remembers what it was told.
 #[derive(Default)]
 struct Told {
-    events: Mutex<Vec<Event>>,
+    numbers: Mutex<Vec<Option<Bdf>>>,
     refuses: Mutex<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    Moved(Option<Bdf>),
-    Reset(Bdf),
 }
 
 impl Upstream for Told {
     fn renumber(&self, to: Option<Bdf>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.events.lock().unwrap().push(Event::Moved(to));
+        self.numbers.lock().unwrap().push(to);
         if *self.refuses.lock().unwrap() { Err("no".into()) } else { Ok(()) }
-    }
-
-    fn after_reset(&self, at: Bdf) {
-        self.events.lock().unwrap().push(Event::Reset(at));
     }
 }
 
 impl Told {
-    fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut self.events.lock().unwrap())
+    fn take(&self) -> Vec<Option<Bdf>> {
+        std::mem::take(&mut self.numbers.lock().unwrap())
     }
 }
 
@@ -55,7 +45,7 @@ fn behind() -> (Guest, Arc<Told>) {
 fn stream_and_open_vectors_follow_to_a_new_number() {
     let (guest, told) = behind();
     guest.function.on_requester_id(NEW);
-    assert_eq!(told.take(), [Event::Moved(Some(NEW))]);
+    assert_eq!(told.take(), [Some(NEW)]);
     assert_eq!(guest.function.requester_id(), Some(NEW));
     let moved = [Entry::Disconnect { data: 0x10 }, Entry::Connect { device_id: 0x2200, data: 0x10 }];
     assert_eq!(guest.take(), moved);
@@ -68,7 +58,7 @@ fn stream_and_open_vectors_follow_to_a_new_number() {
 fn without_a_number_interrupts_wait_and_come_with_the_next() {
     let (guest, told) = behind();
     guest.function.on_unreachable();
-    assert_eq!((told.take(), guest.function.requester_id()), (vec![Event::Moved(None)], None));
+    assert_eq!((told.take(), guest.function.requester_id()), (vec![None], None));
     assert_eq!(guest.take(), [Entry::Disconnect { data: 0x10 }]);
     guest.host.raise(irq::MSIX, 0);
     guest.table(0, 2, 0x77);
@@ -105,10 +95,10 @@ fn the_vsmmu_is_told_of_resets_at_the_number_that_the_function_has() {
     let (guest, told) = behind();
     guest.function.on_requester_id(NEW);
     guest.write16(EXPRESS + 8, 0x8000);
-    assert_eq!(told.take(), [Event::Moved(Some(NEW)), Event::Reset(NEW)]);
+    assert_eq!(told.take(), [Some(NEW), Some(NEW)]);
     guest.function.on_unreachable();
     guest.function.reset();
-    assert_eq!(told.take(), [Event::Moved(None)], "there is no stream to be configured");
+    assert_eq!(told.take(), [None, None], "and that it has none");
 }
 
 #[test]
