@@ -55,7 +55,43 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn indices_of_every_size_wrap_and_count_right(
+            log2size in 0u8..=19, limit in 0u8..=19, page in 0u64..1 << 30, start in any::<u32>(), count in any::<u32>(),
+            entry in prop::sample::select(vec![16u64, 32]),
+        ) {
+            let register = QueueBase::new().with_log2size(log2size).with_addr(page);
+            let queue = Queue::new(register, limit, entry);
+            let size = queue.size();
+            prop_assert_eq!(size, 1 << log2size.min(limit));
+            let (start, count) = (queue.advance(start, 0), count % (size + 1));
+            let end = queue.advance(start, count);
+            // As many as were put in, and what is free is the rest; the wrap bit is all that tells full from empty.
+            prop_assert_eq!(queue.used(end, start), Some(count));
+            prop_assert_eq!(queue.is_full(end, start), count == size);
+            prop_assert!(end < 2 * size);
+            if count > 0 && count < size {
+                prop_assert_eq!(queue.used(start, end), None, "the other way round they contradict each other");
+            }
+            // One by one is the same as at once, and no entry lies outside of the queue's own memory.
+            let base = queue.address(0, entry);
+            prop_assert_eq!(base % (u64::from(size) * entry).max(32), 0);
+            prop_assert!(base <= page << 5 && (page << 5) - base < (u64::from(size) * entry).max(32));
+            let mut index = start;
+            for step in 0..count.min(100) {
+                let address = queue.address(index, entry);
+                prop_assert!(address >= base && address + entry <= base + u64::from(size) * entry);
+                prop_assert!(step >= queue.until_end(start) || address == queue.address(start, entry) + u64::from(step) * entry);
+                index = queue.advance(index, 1);
+                prop_assert_eq!(index, queue.advance(start, step + 1));
+            }
+        }
+    }
 
     #[test]
     fn every_size_wraps_with_its_own_wrap_bit() {

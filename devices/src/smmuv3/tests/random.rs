@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::smmuv3::batch::CAPACITY;
 use crate::smmuv3::physical::HostEvent;
 use crate::smmuv3::stream_table;
 
@@ -124,19 +125,39 @@ proptest! {
 
     #[test]
     fn batches_keep_order_and_lose_nothing(
-        pages in proptest::collection::vec((any::<u16>(), 0u64..1 << 36, any::<bool>()), 1..2000),
+        choices in proptest::collection::vec((0u8..12, any::<u16>(), 0u64..1 << 36, any::<bool>()), 1..2000),
     ) {
         let mut features = everything();
         features.idr1.set_cmdqs(12);
         let mut guest = Guest::running_with(features);
         guest.use_command_queue(12);
         let mut expected = Vec::new();
-        for (asid, page, end) in pages {
-            guest.push(tlbi_va(asid, page << 12));
-            expected.push(words(tlbi_va(asid, page << 12)));
-            if end {
-                guest.push(sync());
+        // Most commands that may be together in a batch, in each stretch between two ends of one.
+        let (mut stretch, mut calls) = (0, 0);
+        for (choice, asid, page, other) in choices {
+            let stream = STREAMS[usize::from(other)];
+            let command = match choice {
+                0 => sync(),
+                1 => cfgi_ste(stream),
+                2 => cfgi_cd(stream),
+                3 => atc_inv(stream),
+                4 => atc_inv(ROOT_PORT),
+                5 => tlbi_nsnh_all(),
+                _ => tlbi_va(asid, page << 12),
+            };
+            guest.push(command);
+            match choice {
+                0 | 1 => calls += u64::from(std::mem::take(&mut stretch) % CAPACITY as u64 > 0),
+                4 => {}
+                _ => {
+                    expected.push(words(command));
+                    stretch += 1;
+                    calls += u64::from(stretch % CAPACITY as u64 == 0);
+                }
+            }
+            if choice == 0 {
                 guest.kick();
+                prop_assert_eq!(guest.smmu.stats().invalidation_ioctls, calls, "split only where it has to be");
             }
         }
         guest.kick();
