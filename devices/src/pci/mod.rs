@@ -4,6 +4,7 @@
 mod address;
 pub mod bar;
 pub mod config;
+pub mod dma_engine;
 mod ecam;
 #[cfg(test)]
 mod fakes;
@@ -16,6 +17,7 @@ pub mod root_port;
 pub mod spec;
 
 pub use address::Bdf;
+pub use dma_engine::{DmaEngine, DmaEngineConfig};
 pub use ecam::{ECAM_SIZE, Ecam};
 pub use function::PciFunction;
 pub use hierarchy::{Error, Segment};

@@ -80,4 +80,4 @@ pub use physical::PhysicalSmmu;
 pub use spec::registers::REGISTER_SPACE;
 pub use stats::{Errors, Events, Installs, Latency, Opcodes, Stats, StreamStats};
 pub use vacant::VacantSmmu;
-pub use walker::{DmaError, DmaPort, WalkerSmmu};
+pub use walker::{DmaError, DmaPort, EmulatedUpstream, WalkerSmmu};

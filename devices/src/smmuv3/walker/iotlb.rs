@@ -82,4 +82,10 @@ impl Iotlb {
             self.entries.remove(&key);
         }
     }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
 }

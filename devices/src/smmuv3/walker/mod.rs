@@ -26,8 +26,11 @@ mod memory;
 mod port;
 mod streams;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod transfer;
+mod upstream;
 mod walk;
 
 use std::io;
@@ -51,6 +54,7 @@ use flights::{Flights, Generation};
 use iotlb::Iotlb;
 pub use port::{DmaError, DmaPort};
 use streams::{Name, Stream, Streams};
+pub use upstream::EmulatedUpstream;
 
 /// How long an invalidation waits for accesses under way. They copy memory; this is for a device that is stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -158,24 +162,38 @@ impl WalkerSmmu {
         Ok(DmaPort::new(self.clone(), name))
     }
 
-    /// Takes a device out: its ports abort for ever, and the StreamID is free.
+    /// Takes a device out: its ports abort, and the StreamID is free. Accesses under way are over then.
     pub fn remove_stream(&self, stream_id: u32) -> Result<(), Error> {
-        self.lock().streams.remove(stream_id).map(|_| ()).ok_or(Error::NoStream(stream_id))
+        let mut state = self.lock();
+        state.streams.remove(stream_id).ok_or(Error::NoStream(stream_id))?;
+        self.wait_for_flights(state);
+        Ok(())
     }
 
-    /// Gives a device another StreamID, because the guest changed bus numbers. Its ports follow, and abort until
-    /// [`Smmuv3::stream_added`] with the new one.
+    /// Gives the device of a port another StreamID, or none, because the guest changed bus numbers. All ports of the
+    /// device follow; they abort until the model configures the new stream, which [`Smmuv3::move_stream`] does around
+    /// this. If the StreamID is taken the device has none.
     ///
-    /// [`Smmuv3::stream_added`]: super::Smmuv3::stream_added
-    pub fn renumber_stream(&self, from: u32, to: u32) -> Result<(), Error> {
+    /// [`Smmuv3::move_stream`]: super::Smmuv3::move_stream
+    pub fn move_device(&self, port: &DmaPort, to: Option<u32>) -> Result<(), Error> {
         let mut state = self.lock();
-        if state.streams.contains(to) {
-            return Err(Error::StreamTaken(to));
+        let name = port.name();
+        if name.get() == to {
+            return Ok(());
         }
-        let mut stream = state.streams.remove(from).ok_or(Error::NoStream(from))?;
-        stream.configure(StreamConfig::Abort);
-        state.streams.insert(to, stream);
-        Ok(())
+        if let Some(from) = name.get() {
+            state.streams.remove(from);
+        }
+        let result = match to {
+            Some(to) if state.streams.contains(to) => Err(Error::StreamTaken(to)),
+            Some(to) => {
+                state.streams.insert(to, Stream::new(name.clone()));
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        self.wait_for_flights(state);
+        result
     }
 
     /// Counters since it was made.

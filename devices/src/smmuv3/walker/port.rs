@@ -133,6 +133,10 @@ impl DmaPort {
         Some(Source { stream_id: self.name.get()?, substream_id: self.substream_id })
     }
 
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
     pub(super) fn smmu(&self) -> &WalkerSmmu {
         &self.smmu
     }

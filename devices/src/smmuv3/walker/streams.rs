@@ -92,10 +92,9 @@ impl Streams {
     }
 
     /// Takes a stream out; from now on its ports abort.
-    pub(super) fn remove(&mut self, stream_id: u32) -> Option<Stream> {
-        let stream = self.0.remove(&stream_id)?;
-        stream.name.set(None);
-        Some(stream)
+    pub(super) fn remove(&mut self, stream_id: u32) -> Option<()> {
+        self.0.remove(&stream_id)?.name.set(None);
+        Some(())
     }
 
     /// CMD_CFGI_CD.
