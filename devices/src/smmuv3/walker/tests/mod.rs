@@ -3,6 +3,7 @@
 mod contexts;
 mod faults;
 mod invalidations;
+mod linux;
 mod naive;
 mod ports;
 mod walks;
