@@ -103,3 +103,18 @@ fn a_reset_does_not_reset_them() {
     assert_eq!(after.opcodes, before.opcodes);
     assert_ne!(after, Stats::default());
 }
+
+#[test]
+fn an_abort_of_a_queue_is_counted_for_each_of_them() {
+    let guest = Guest::running();
+    guest.write(CR0, 0b0001);
+    guest.write64(CMDQ_BASE, NOWHERE | 4);
+    guest.write64(EVENTQ_BASE, NOWHERE | 4);
+    guest.write(CR0, 0b1101);
+    guest.write(CMDQ_PROD, 1);
+    guest.fake.lock().events.push_back(HostEvent::Record([0x10, 0, 0, 0]));
+    guest.smmu.events_ready();
+    let errors = guest.smmu.stats().errors;
+    assert_eq!((errors.cerror_abt, errors.eventq_abt, errors.command_queue()), (1, 1, 1));
+    assert_eq!(guest.smmu.name(), "vsmmu0");
+}

@@ -240,6 +240,21 @@ fn a_dead_atc_is_an_error_of_the_sync_and_stops_nobody_else() {
 }
 
 #[test]
+fn a_dead_atc_is_waited_for_once() {
+    let mut guest = Guest::running();
+    let [dead, alive] = STREAMS;
+    guest.fake.lock().dead.insert(dead);
+    for command in [atc_inv(dead), atc_inv(dead), atc_inv(alive), atc_inv(dead), sync()] {
+        guest.push(command);
+    }
+    guest.kick();
+    assert_eq!(guest.command_error(), Some((4, ATC_INV_SYNC)));
+    let together = [dead, dead, alive, dead].map(|stream| words(atc_inv(stream))).to_vec();
+    let alone = [dead, alive].map(|stream| vec![words(atc_inv(stream))]);
+    assert_eq!(guest.take_invalidations(), [vec![together], alone.to_vec()].concat());
+}
+
+#[test]
 fn a_dead_atc_is_not_used_until_the_guest_configures_its_stream() {
     let mut guest = Guest::running();
     let stream = STREAMS[0];
