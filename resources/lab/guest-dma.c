@@ -3,18 +3,22 @@
  * Makes devices in the guest do DMA that their drivers would not, on the library of the kernel's VFIO selftests.
  * The guest's init starts it; the devices must be bound to vfio-pci.
  *
- *   guest-dma edu BDF read|write IOVA HOW   one DMA of QEMU's edu, of 64 bytes at IOVA; says whether the data moved
- *   guest-dma storm BDF COUNT               COUNT DMA reads of an igb from where nothing is mapped, then copies that must work
+ *   guest-dma edu BDF read|write IOVA HOW   one DMA of QEMU's edu, of 4 bytes at IOVA; says whether the data moved
+ *   guest-dma storm BDF COUNT CPU           COUNT DMA reads of an igb from where nothing is mapped, while nothing else runs on
+ *                                           processor CPU; then a copy that must work
  *
  * HOW is what lies at IOVA: "nothing", "readable", "writable"; "gone": writable, used once and unmapped; "detached" and
  * "unable": writable, but the device has no address space, or may not be bus master.
  */
+#include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/iommufd.h>
@@ -32,7 +36,12 @@
 #define EDU_DMA_TO_MEMORY 2
 #define EDU_BUFFER 0x40000
 
-#define LENGTH 64
+/* QEMU reports one fault for each of its accesses, and these have up to 8 bytes. */
+#define LENGTH 4
+/* What the selftests' igb driver sends at least. */
+#define FRAME 64
+/* Reads that are started at once: their faults are fewer than the host keeps for one guest. */
+#define BATCH 250
 /* Where the page is that edu's buffer is filled from and looked at through. */
 #define WINDOW_IOVA 0x1000000
 
@@ -159,8 +168,27 @@ static struct dma_region region(struct iova_allocator *iovas, u64 size)
 	return region;
 }
 
-static void storm(const char *bdf, u64 count)
+/* Threads of interrupts have a lower priority than this. */
+static pid_t keep_busy(int cpu)
 {
+	struct sched_param highest = { .sched_priority = sched_get_priority_max(SCHED_FIFO) };
+	pid_t child = fork();
+	cpu_set_t only;
+
+	VFIO_ASSERT_NE(child, -1);
+	if (child)
+		return child;
+	CPU_ZERO(&only);
+	CPU_SET(cpu, &only);
+	VFIO_ASSERT_EQ(sched_setaffinity(0, sizeof(only), &only), 0);
+	VFIO_ASSERT_EQ(sched_setscheduler(0, SCHED_FIFO, &highest), 0);
+	for (;;)
+		;
+}
+
+static void storm(const char *bdf, u64 count, int cpu)
+{
+	pid_t busy;
 	struct iova_allocator *iovas;
 	struct dma_region buffer;
 	u64 nowhere, at_once;
@@ -176,13 +204,17 @@ static void storm(const char *bdf, u64 count)
 	nowhere = iova_allocator_alloc(iovas, SZ_2M);
 	vfio_pci_driver_init(device);
 
+	busy = keep_busy(cpu);
 	while (count) {
-		at_once = min(count, device->driver.max_memcpy_count);
-		vfio_pci_driver_memcpy_start(device, nowhere, buffer.iova, LENGTH, at_once);
+		at_once = min_t(u64, count, BATCH);
+		vfio_pci_driver_memcpy_start(device, nowhere, buffer.iova, FRAME, at_once);
 		/* devices may or may not report that they read nothing */
 		vfio_pci_driver_memcpy_wait(device);
+		usleep(20000);
 		count -= at_once;
 	}
+	VFIO_ASSERT_EQ(kill(busy, SIGKILL), 0);
+	VFIO_ASSERT_EQ(waitpid(busy, NULL, 0), busy);
 	printf("nestling-guest: storm over\n");
 
 	memset(buffer.vaddr, 's', SZ_1M);
@@ -199,8 +231,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 6 && !strcmp(argv[1], "edu"))
 		edu(argv[2], argv[3], strtoull(argv[4], NULL, 0), argv[5]);
-	else if (argc == 4 && !strcmp(argv[1], "storm"))
-		storm(argv[2], strtoull(argv[3], NULL, 0));
+	else if (argc == 5 && !strcmp(argv[1], "storm"))
+		storm(argv[2], strtoull(argv[3], NULL, 0), atoi(argv[4]));
 	else
 		return 2;
 	return 0;

@@ -134,10 +134,14 @@ impl Profile {
         Self::parse(name, text)
     }
 
-    /// The profile for a program: tests in the binary `grace` run on the host `grace`, every other program on [`DEFAULT`].
+    /// The profile for a program: tests in the binaries `grace` and `grace_faults` run on the host `grace`, every other
+    /// program on [`DEFAULT`].
     #[must_use]
     pub fn name_for(program: &str) -> &'static str {
-        PROFILES.iter().map(|(name, _)| *name).find(|name| name.replace('-', "_") == program).unwrap_or(DEFAULT)
+        let is_for = |name: &&str| {
+            program.strip_prefix(&name.replace('-', "_")).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        };
+        PROFILES.iter().map(|(name, _)| *name).find(is_for).unwrap_or(DEFAULT)
     }
 
     fn parse(name: &str, text: &str) -> Result<Self, Error> {
@@ -218,6 +222,8 @@ mod tests {
     #[test]
     fn a_test_binary_named_like_a_profile_runs_on_it() {
         assert_eq!(Profile::name_for("grace"), "grace");
+        assert_eq!(Profile::name_for("grace_faults"), "grace");
+        assert_eq!(Profile::name_for("gracefully"), DEFAULT);
         assert_eq!(Profile::name_for("two_nvme"), "two-nvme");
         assert_eq!(Profile::name_for("nestling_devices"), DEFAULT);
     }
