@@ -64,7 +64,7 @@ fn a_vsmmu_without_range_invalidation_ats_and_pasids_serves_a_guest() {
 #[test]
 fn a_vsmmu_may_wait_for_its_devices() {
     let Some((place, _, drives)) = both_drives() else { return };
-    let other = format!("host={},ats=on", smmu_of(drives[1]));
+    let other = format!("host={},ril=off", smmu_of(drives[1]));
     let finished = Launch::new(place).devices([drives[0]]).arguments(["--vsmmu", &other]).steps("inventory,io").run();
     assert_eq!(finished.said("smmus"), ["2"]);
     assert_eq!(finished.said("drives verified"), ["1"]);

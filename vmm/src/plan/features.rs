@@ -20,7 +20,7 @@ pub enum Error {
     Wish(#[from] capabilities::Error),
     /// It is in the Plan.
     #[error("plan: {0}; make it again with 'nestling plan'")]
-    Frozen(#[from] Mismatch),
+    Frozen(Mismatch),
 }
 
 /// The features of one vSMMU, as far as they can be decided.
@@ -95,7 +95,7 @@ impl Smmu {
     /// and enters it there; what the Plan has decided is held against the host.
     pub fn freeze(&mut self, host: Option<&HostCapabilities>, cpu_bits: Option<u8>) -> Result<Features, Error> {
         let values = match (self.features, host) {
-            (Some(values), Some(host)) => check(&values, host).map(|()| values)?,
+            (Some(values), Some(host)) => check(&values, host).map(|()| values).map_err(Error::Frozen)?,
             (Some(values), None) => values,
             (None, host) => {
                 let wishes = self.wishes.wishes();

@@ -14,7 +14,7 @@ const FROM_HOST: &str = "as the host has it";
 const ASKED: &str = "asked for";
 const BY_MODEL: &str = "done by nestling";
 const DEVICES: &str = "not every device, or the way to it, can";
-const LINEAR: &str = "what fits a linear table, as the host has no 2-level ones";
+const LINEAR: &str = "what fits a linear table, as there are no 2-level ones";
 const NO_DEVICE: &str = "off unless asked for: no device is there that could have it";
 const CAUTIOUS: &str = "cautious: nobody is there to ask the host";
 const ASKED_BLINDLY: &str = "asked for; devices that come later must have it";
@@ -65,7 +65,7 @@ const BOUNDLESS: Values = Values {
 pub fn negotiate(wishes: &Wishes, host: &HostCapabilities) -> Result<Negotiation, Error> {
     let most = most(host)?;
     let mut auto = most;
-    if !most.two_level_contexts {
+    if !most.two_level_contexts || wishes.two_level_contexts == Wish::Exactly(false) {
         auto.ssidsize = auto.ssidsize.min(LINEAR_SSIDSIZE);
     }
     let negotiation = Basis { most, auto, host: Some(host) }.decide(wishes)?;

@@ -171,8 +171,10 @@ fn ats_and_pasids_are_the_least_of_the_smmu_and_all_devices() {
 #[test]
 fn pasids_fit_a_linear_table_where_there_are_no_others() {
     let result = negotiate(&Wishes::default(), &with_idr0(|idr0| idr0.with_cd2l(false))).unwrap();
-    let linear = "what fits a linear table, as the host has no 2-level ones";
+    let linear = "what fits a linear table, as there are no 2-level ones";
     assert_eq!(row(&result.rows, "ssidsize"), shown("10", "20", linear));
+    let linear_only = Wishes { two_level_contexts: Wish::Exactly(false), ..Wishes::default() };
+    assert_eq!(negotiate(&linear_only, &host()).unwrap().values.ssidsize, 10);
     let wishes = Wishes { ssidsize: Wish::Exactly(20), ..Wishes::default() };
     assert_eq!(negotiate(&wishes, &with_idr0(|idr0| idr0.with_cd2l(false))).unwrap().values.ssidsize, 20);
 }

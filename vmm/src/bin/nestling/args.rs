@@ -108,7 +108,7 @@ Examples:
       --device 0000:11:00.0 --device 0000:21:00.0
 
   The same without ATS and PASIDs in the vSMMUs, and without range invalidation in one of them:
-    nestling run --config vm.toml --vsmmu ats=off,ssidsize=0 --vsmmu smmu3.0x000000000c000000,ril=off
+    nestling run --config vm.toml --vsmmu ats=off,ssidsize=0 --vsmmu host=smmu3.0xc000000,ril=off
 
   The same from a file, with more memory:
     nestling run --config vm.toml --memory 4G
