@@ -32,12 +32,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target { name: "registers", function: targets::registers },
     Target { name: "commands", function: targets::commands },
     Target { name: "streams", function: targets::streams },
     Target { name: "events", function: targets::events },
     Target { name: "nested", function: targets::nested },
+    Target { name: "walker", function: targets::walker },
 ];
 
 /// Runs one input.

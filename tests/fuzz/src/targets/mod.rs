@@ -1,6 +1,7 @@
 //! The targets: which steps are likely in each, and what must hold.
 
 mod nested;
+mod walker;
 
 use arbitrary::Unstructured;
 
@@ -8,6 +9,7 @@ use crate::input::{Kind, operations};
 use crate::reference::{Machine, Operation, Shape};
 
 pub use nested::nested;
+pub use walker::walker;
 
 /// The model and the reference are the same after every step.
 fn side_by_side(data: &[u8], menu: &[Kind], started: bool) {
