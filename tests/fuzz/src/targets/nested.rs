@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arbitrary::Unstructured;
 use nestling_iommufd::fake::{FakeDevice, FakeKernel, FakeSmmu, Record};
-use nestling_iommufd::{AttachHwpt, Call, ViommuId};
+use nestling_iommufd::{AttachHwpt, Call, DeviceId, Error, HwptId, ViommuId};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::bus::MmioDevice;
@@ -69,6 +69,27 @@ pub fn nested(data: &[u8]) {
     nested.finish();
 }
 
+/// A device whose attaches do not wait for the end of a reset.
+struct Impatient(FakeDevice);
+
+impl AttachHwpt for Impatient {
+    fn attach_hwpt(&self, hwpt: HwptId) -> Result<(), Error> {
+        self.0.try_attach_hwpt(hwpt)
+    }
+
+    fn try_attach_hwpt(&self, hwpt: HwptId) -> Result<(), Error> {
+        self.0.try_attach_hwpt(hwpt)
+    }
+
+    fn detach_hwpt(&self) -> Result<(), Error> {
+        self.0.detach_hwpt()
+    }
+
+    fn dev_id(&self) -> DeviceId {
+        self.0.dev_id()
+    }
+}
+
 struct Nothing;
 
 impl InterruptLine for Nothing {
@@ -107,7 +128,7 @@ impl Nested {
         // Kept by the objects made from it.
         drop((ioas, iommufd));
         for (stream, device) in STREAMS.into_iter().zip(&devices) {
-            physical.add_stream(stream, Arc::new(device.clone())).expect("a stream");
+            physical.add_stream(stream, Arc::new(Impatient(device.clone()))).expect("a stream");
         }
         let host = physical.capabilities();
         let mut features = negotiate(&shape.wishes(), &host).expect("the host has it").features;
@@ -255,7 +276,7 @@ impl Nested {
     fn plug(&mut self, stream: u32) {
         match self.out.pop() {
             Some(device) => {
-                let added = self.physical.add_stream(stream, Arc::new(device.clone()));
+                let added = self.physical.add_stream(stream, Arc::new(Impatient(device.clone())));
                 if added.is_err() {
                     self.out.push(device);
                 }
