@@ -27,7 +27,7 @@ impl Arguments {
         let files = files.collect::<Result<Vec<_>, _>>()?;
         let mut command = build::cargo_of_toolchain("nightly");
         command.args(["fuzz", "run", "--fuzz-dir", FOLDER, "--sanitizer", "none", &self.target]).args(&files);
-        command.args(["--", "-max_len=2048", "-timeout=10", "-rss_limit_mb=1024"]);
+        command.args(["--", "-max_len=2048", "-len_control=10", "-timeout=10", "-rss_limit_mb=1024"]);
         if files.is_empty() {
             command.arg(format!("-max_total_time={}", u64::from(self.minutes) * 60));
         }
