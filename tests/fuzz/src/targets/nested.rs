@@ -286,17 +286,15 @@ impl Nested {
         }
     }
 
-    /// A device goes, or loses its StreamID.
+    /// A device goes if the StreamID is one of the usual, or else loses its own.
     fn unplug(&mut self, stream: u32) {
-        let before: Vec<u32> = self.streams();
-        if !before.contains(&stream) {
+        let device = self.device(stream).clone();
+        if !STREAMS.contains(&stream) || self.out.iter().any(|out| out.dev_id() == device.dev_id()) {
             return self.renumber(stream, None);
         }
-        let removed = self.attached_as(stream);
-        let gone = self.smmu.move_stream(None, || self.physical.remove_stream(stream));
+        let gone = self.smmu.move_stream(None, || self.physical.remove_device(device.dev_id()));
         assert!(gone.is_ok() || !self.sound, "{gone:?}");
-        assert!(!self.physical.has_stream(stream));
-        if let Some(device) = removed.filter(|_| gone.is_ok()) {
+        if gone.is_ok() {
             self.out.push(device);
         }
     }
@@ -304,21 +302,6 @@ impl Nested {
     fn renumber(&mut self, which: u32, to: Option<u32>) {
         let device = self.device(which).dev_id();
         let _ = self.smmu.move_stream(to, || self.physical.move_device(device, to));
-    }
-
-    fn streams(&self) -> Vec<u32> {
-        let mut streams = Vec::new();
-        self.physical.streams(&mut streams);
-        streams
-    }
-
-    /// The device of a stream: the one that gets its event.
-    fn attached_as(&self, stream: u32) -> Option<FakeDevice> {
-        let position = self.streams().iter().position(|other| *other == stream)?;
-        let mut inside =
-            self.devices.iter().filter(|device| self.out.iter().all(|out| out.dev_id() != device.dev_id()));
-        // Which one does not matter for what is checked here, if it cannot be told.
-        inside.nth(position).cloned()
     }
 
     fn check(&mut self) {
