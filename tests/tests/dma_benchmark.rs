@@ -14,7 +14,7 @@ macro_rules! show {
 }
 
 /// A guest with four processors, both drives and the benchmark, which has `seconds` for each of its parts.
-fn benchmark<'a>(place: &'a Place, step: &str, seconds: u32, drives: usize) -> Option<Finished> {
+fn benchmark(place: &Place, step: &str, seconds: u32, drives: usize) -> Option<Finished> {
     let all = place.devices_of(Model::Nvme, drives)?;
     let launch = Launch::new(place).initrd(place.guests().tools()).devices(&all[..drives]).cpus("4");
     let launch = launch.kernel_option("iommu.strict=1").kernel_option(&format!("nestling.seconds={seconds}"));
