@@ -164,3 +164,19 @@ fn capabilities_can_be_negotiated_in_full() {
     assert!(features.idr0.asid16() && features.idr0.cd2l() && features.idr3.ril() && !features.idr0.ats());
     assert!(!features.disable_stall);
 }
+
+#[test]
+fn an_access_to_what_is_cached_allocates_nothing() {
+    let (guest, _) = two_pages();
+    let mut data = [0; 0x1800];
+    let mut work = || {
+        guest.port.dma_write(IOVA + 0x400, &data).unwrap();
+        guest.port.dma_read(IOVA + 0x400, &mut data).unwrap();
+        guest.port.write_obj(7u64, GuestAddress(IOVA)).unwrap();
+    };
+    work();
+    let before = guest.stats();
+    let allocations = allocation_counter::measure(work);
+    assert_eq!(allocations.count_total, 0);
+    assert_eq!(guest.stats().walks, before.walks);
+}
