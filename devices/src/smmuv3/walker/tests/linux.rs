@@ -139,3 +139,14 @@ fn part_of_a_block_is_unmapped_after_the_block_is_split() {
     assert!(guest.read(IOVA + 0x3000).is_err());
     assert!(guest.reaches(IOVA + 0x5000, block + 0x5000));
 }
+
+#[test]
+fn a_block_in_place_of_a_table_is_the_only_translation_once_it_is_used() {
+    let (guest, mut tables) = domain(12);
+    let block = DATA & !0x1f_ffff;
+    tables.map(IOVA + 0x3000, block + 0x8000, PROT);
+    assert!(guest.reaches(IOVA + 0x3000, block + 0x8000));
+    tables.put(IOVA, 2, block | PROT | BLOCK);
+    assert!(guest.reaches(IOVA + 0x5000, block + 0x5000));
+    assert!(guest.reaches(IOVA + 0x3000, block + 0x3000), "two sizes of one address never meet");
+}
