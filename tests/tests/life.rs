@@ -1,7 +1,12 @@
-//! What a guest lives through with DMA under way: new bus numbers, resets of its devices, and reboots.
+//! What a guest lives through with DMA under way: new bus numbers, resets of its devices, reboots and kexec.
 #![cfg(target_arch = "aarch64")]
 
+use std::fs;
+use std::path::Path;
+
 use nestling_lab::guest::{Finished, Launch, Model, Place};
+use nestling_lab::setup::cpio;
+use tempfile::NamedTempFile;
 
 /// A guest with both drives.
 fn both_drives() -> Option<Launch<'static>> {
@@ -26,6 +31,19 @@ fn nothing_leaked(finished: &Finished) {
     // bypass and abort of both, and what the devices have
     let nested = finished.count("/objects/nested_hwpts");
     assert!((4..=6).contains(&nested), "{nested} nested hwpts");
+}
+
+/// An initramfs that has a kernel and itself in `/boot`.
+fn with_kernel(kernel: &Path, initrd: &Path) -> NamedTempFile {
+    let read = |path: &Path| fs::read(path).expect("the guest's kernel and initramfs can be read");
+    let initrd = read(initrd);
+    let file = NamedTempFile::new().expect("there is room for an initramfs");
+    let mut archive = cpio::Writer::new(initrd.clone());
+    archive.directory("boot").expect("a folder");
+    archive.file("boot/Image", 0o644, &read(kernel)).expect("a kernel");
+    archive.file("boot/initrd", 0o644, &initrd).expect("an initramfs");
+    fs::write(file.path(), archive.finish().expect("an archive")).expect("there is room for an initramfs");
+    file
 }
 
 #[test]
@@ -72,6 +90,25 @@ fn a_guest_restarts_under_io() {
     assert_eq!((finished.said("busy").len(), finished.said("second boot").len()), (2, 1));
     assert_eq!(finished.said("drives verified"), ["2"]);
     nothing_leaked(&finished);
+}
+
+/// Two kernels ran on one machine, and the second has DMA.
+fn two_kernels(finished: &Finished) {
+    assert_eq!(finished.said("init").len(), 2);
+    assert_eq!(finished.said("drives verified"), ["2"]);
+    assert_eq!(finished.count("/resets"), 0, "the machine is the same");
+    nothing_leaked(finished);
+}
+
+#[test]
+fn a_guest_starts_another_kernel_under_io() {
+    let Some(launch) = both_drives() else { return };
+    let Some(place) = Place::here() else { return };
+    let initrd = with_kernel(&place.kernel, &place.initrd);
+    // the lab's kernel cannot stop a second processor (CONFIG_HOTPLUG_CPU)
+    let finished = launch.initrd(initrd.path()).cpus("1").steps("busy,kexec").run();
+    assert_eq!(finished.said("starting the next kernel").len(), 1);
+    two_kernels(&finished);
 }
 
 /// Tells the boots of this test from those of another: the drives keep their content.
