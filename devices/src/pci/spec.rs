@@ -233,4 +233,8 @@ pub mod express {
     pub const LINK_ACTIVE: u16 = 1 << 13;
     /// ARI Forwarding in Device Capabilities 2 (Supported) and Device Control 2 (Enable).
     pub const ARI_FORWARDING: u16 = 1 << 5;
+    /// End-End TLP Prefix Supported in Device Capabilities 2; Max End-End TLP Prefixes 0 above it is four.
+    pub const END_END_PREFIX: u32 = 1 << 21;
+    /// End-End TLP Prefix Blocking in Device Control 2.
+    pub const END_END_PREFIX_BLOCKING: u16 = 1 << 15;
 }

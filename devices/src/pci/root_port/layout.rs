@@ -115,6 +115,9 @@ fn pci_express(space: &mut ConfigBuilder, config: &RootPortConfig) -> u16 {
     const CLEAR_ERRORS_AND_PME: u32 = 1 << 16;
     /// SERR on correctable, non-fatal and fatal errors, PME interrupt.
     const ROOT_CONTROL: u16 = 0xf;
+    /// A PASID is a prefix, which every port on the way must pass on (drivers/pci/probe.c, `pci_configure_eetlp_prefix`).
+    const DEVICE_CAPABILITIES_2: u32 = express::ARI_FORWARDING as u32 | express::END_END_PREFIX;
+    const DEVICE_CONTROL_2_WRITABLE: u16 = express::ARI_FORWARDING | express::END_END_PREFIX_BLOCKING;
 
     let at = space.capability(capability::PCI_EXPRESS, express::LENGTH);
     space
@@ -127,8 +130,8 @@ fn pci_express(space: &mut ConfigBuilder, config: &RootPortConfig) -> u16 {
     space
         .u16(at + express::ROOT_CONTROL, 0, ROOT_CONTROL)
         .clear_on_one_u32(at + express::ROOT_STATUS, CLEAR_ERRORS_AND_PME)
-        .u32(at + express::DEVICE_CAPABILITIES_2, u32::from(express::ARI_FORWARDING), 0)
-        .u16(at + express::DEVICE_CONTROL_2, 0, express::ARI_FORWARDING);
+        .u32(at + express::DEVICE_CAPABILITIES_2, DEVICE_CAPABILITIES_2, 0)
+        .u16(at + express::DEVICE_CONTROL_2, 0, DEVICE_CONTROL_2_WRITABLE);
     at
 }
 

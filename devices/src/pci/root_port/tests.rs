@@ -138,9 +138,20 @@ fn every_capability_of_a_root_port_is_there() {
     assert_eq!(slot, 3 << 19 | 0x0004_007b, "7.5.3.9");
     assert_eq!(read32(port, machine.express + express::LINK_CAPABILITIES) & 0x3ff, 0x84, "x8 at 16 GT/s");
     assert_eq!(read32(port, machine.express + express::LINK_CAPABILITIES_2), 0b11110);
-    assert_eq!(read32(port, machine.express + express::DEVICE_CAPABILITIES_2), 1 << 5);
+    assert_eq!(read32(port, machine.express + express::DEVICE_CAPABILITIES_2), 1 << 21 | 1 << 5);
     let aer = extended_capability(port, extended::ADVANCED_ERROR_REPORTING).unwrap();
     assert_eq!(read32(port, aer + 0x30) >> 27, 0, "message number (7.8.4.10)");
+}
+
+#[test]
+fn a_port_passes_on_the_prefixes_that_pasids_are() {
+    // drivers/pci/probe.c, pci_configure_eetlp_prefix; drivers/pci/ats.c, pci_enable_pasid
+    let machine = Machine::new();
+    let capabilities = read32(&machine.port, machine.express + express::DEVICE_CAPABILITIES_2);
+    assert_eq!((capabilities >> 21 & 1, capabilities >> 22 & 0b11), (1, 0b00), "supported, up to four (7.5.3.15)");
+    let control = machine.express + express::DEVICE_CONTROL_2;
+    write16(&machine.port, control, 0xffff);
+    assert_eq!(read16(&machine.port, control), 1 << 15 | 1 << 5, "blocking can be turned on (7.5.3.16)");
 }
 
 #[test]

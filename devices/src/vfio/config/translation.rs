@@ -5,8 +5,8 @@
 //! with the STU of its own.
 
 use super::Config;
-use crate::pci::spec::header;
-use crate::vfio::capabilities::{Extended, PASID};
+use crate::pci::spec::{capability, express, header};
+use crate::vfio::capabilities::{self, Extended, PASID, word};
 
 /// What the guest finds in a function; the default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,23 @@ impl Config {
         // Enable, and what is supported of Execute Permission Enable and Privileged Mode Enable.
         self.emulate(at + ATS_CONTROL, &[0; 2], &(1 | execute | privileged).to_le_bytes());
         self.layout.pasid = Some(at);
+        self.show_prefixes(device);
+    }
+
+    /// Linux enables PASIDs where a function has End-End TLP Prefix Supported (`pci_enable_pasid`). A host whose device has
+    /// PASIDs goes by something else where that is clear: a quirk, or the physical function of a virtual one.
+    fn show_prefixes(&mut self, device: &[u8]) {
+        let legacy = capabilities::legacy(device);
+        let express = legacy.iter().find(|cap| cap.id == capability::PCI_EXPRESS);
+        // Version 1 ends before it.
+        let Some(express) = express.filter(|cap| word(device, cap.offset + express::CAPABILITIES) & 0xf >= 2) else {
+            return;
+        };
+        let (at, bit) = (express.offset + express::DEVICE_CAPABILITIES_2, express::END_END_PREFIX.to_le_bytes());
+        for (at, bit) in (usize::from(at)..self.shadow.len()).zip(bit) {
+            self.emulated[at] |= bit;
+            self.shadow[at] |= bit;
+        }
     }
 
     /// The highest room for a PASID capability: between the capabilities that the guest sees, and where the device has
@@ -80,6 +97,6 @@ impl Config {
 
     /// Whether the guest finds the capability in its list: its ID is there.
     fn shows(&self, cap: &Extended) -> bool {
-        super::word(&self.shadow, cap.offset) == cap.id
+        word(&self.shadow, cap.offset) == cap.id
     }
 }

@@ -107,3 +107,22 @@ fn a_conventional_function_has_no_room_for_pasids() {
     let config = Config::new(&host, with_pasid(8)).unwrap();
     assert_eq!(config.layout().pasid, None);
 }
+
+#[test]
+fn a_function_with_pasids_says_that_it_sends_prefixes() {
+    // drivers/pci/ats.c, pci_enable_pasid
+    const PREFIXES: u32 = 1 << 21;
+    let device = |version: u8, capabilities_2: u32| {
+        let host = FakeHost::new(4096);
+        host.capability(0x40, 0x10, &[version, 0]);
+        host.put(0x64, &capabilities_2.to_le_bytes());
+        host
+    };
+    let seen = |host: &FakeHost, translation| read32(&Config::new(host, translation).unwrap(), host, 0x64);
+    // A virtual function, say, whose host looks at the physical one.
+    let silent = device(2, 0x1f);
+    assert_eq!(seen(&silent, with_pasid(8)), PREFIXES | 0x1f, "all else is the device's own");
+    assert_eq!(seen(&silent, ATS), 0x1f, "not without PASIDs");
+    assert_eq!(seen(&device(2, PREFIXES | 2 << 22), with_pasid(8)), PREFIXES | 2 << 22, "two prefixes at most");
+    assert_eq!(seen(&device(1, 0), with_pasid(8)), 0, "version 1 has no such register");
+}
