@@ -138,10 +138,24 @@ impl Segment {
             return Some(found);
         }
         let _numbers = self.numbers.lock().unwrap_or_else(|e| e.into_inner());
-        // Another processor may have changed the ports meanwhile.
+        // Another processor may have changed the ports meanwhile, and not have come to tell who lost the number.
         let found = self.find(target)?;
+        self.take_away(target, &found);
         found.capture(target);
         Some(found)
+    }
+
+    /// Whoever else has the number gives it up. (Numbers behind ports come from requests through one root bus.)
+    fn take_away(&self, number: Bdf, from_all_but: &Occupant) {
+        let Some((_, root)) = self.root_of(number) else { return };
+        let ports = root.ports.read().unwrap_or_else(|e| e.into_inner()).clone();
+        for port in &ports {
+            port.for_each_behind(|other| {
+                if other.has(number) && !std::ptr::eq(other, from_all_but) {
+                    other.settle(false);
+                }
+            });
+        }
     }
 
     /// The root port that `target` is, with all ports on its root bus.
@@ -159,8 +173,13 @@ impl Segment {
         for leads_here in [false, true] {
             for port in ports {
                 port.for_each_behind(|occupant| {
-                    let found = occupant.captured().and_then(|id| self.find(id));
+                    let number = occupant.captured();
+                    let found = number.and_then(|id| self.find(id));
                     if found.is_some_and(|found| std::ptr::eq(&*found, occupant)) == leads_here {
+                        // The ports may have changed since those who lose their numbers were told.
+                        if let Some(number) = number.filter(|&number| leads_here && !occupant.has(number)) {
+                            self.take_away(number, occupant);
+                        }
                         occupant.settle(leads_here);
                     }
                 });
@@ -168,14 +187,16 @@ impl Segment {
         }
     }
 
+    /// The root bus that `target` is on or behind, if any function is there, with its number.
+    fn root_of(&self, target: Bdf) -> Option<(u8, Arc<Root>)> {
+        let roots = self.roots.read().unwrap_or_else(|e| e.into_inner());
+        roots.range(..=target.bus()).next_back().map(|(&bus, root)| (bus, root.clone()))
+    }
+
     /// Routes by bus number (7.3.3): on a root bus by device and function, otherwise to the port in whose range,
     /// as the guest programmed it, the bus lies.
     fn find(&self, target: Bdf) -> Option<Arc<Occupant>> {
-        let (bus, root) = {
-            let roots = self.roots.read().unwrap_or_else(|e| e.into_inner());
-            let (&bus, root) = roots.range(..=target.bus()).next_back()?;
-            (bus, root.clone())
-        };
+        let (bus, root) = self.root_of(target)?;
         if target.bus() == bus {
             return root.functions.get(target.devfn());
         }
