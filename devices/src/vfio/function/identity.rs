@@ -82,8 +82,35 @@ impl VfioFunction {
 
     /// With the number locked: the last that is told is the one that it has.
     fn tell_upstream(&self, at: Option<Bdf>) {
-        if let Some(upstream) = self.identity.upstream.get() {
-            self.note("have its stream id", upstream.renumber(at));
+        let Some(upstream) = self.identity.upstream.get() else { return };
+        if let Err(error) = upstream.renumber(at) {
+            self.counters.error("have its stream id", &refusal(&*error));
         }
+    }
+}
+
+/// The error with all that caused it, and what it means for the device.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let said: Vec<_> = causes.map(ToString::to_string).collect();
+    format!("{}; its dma aborts until it is reset", said.join(": "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Link(&'static str, #[source] Option<Box<Link>>);
+
+    #[test]
+    fn a_stream_that_cannot_follow_is_told_with_what_the_kernel_said() {
+        let kernel = Link("No space left on device", None);
+        let call = Link("IOMMU_VDEVICE_ALLOC failed", Some(Box::new(kernel)));
+        let error = Link("device 3 cannot have stream 0x900", Some(Box::new(call)));
+        let said = "device 3 cannot have stream 0x900: IOMMU_VDEVICE_ALLOC failed: No space left on device; its dma \
+                    aborts until it is reset";
+        assert_eq!(refusal(&error), said);
     }
 }
