@@ -144,6 +144,9 @@ pub enum Error {
         /// The SMMUs that there are.
         smmus: String,
     },
+    /// There is nobody to show what is wished for.
+    #[error("--vsmmu is given without host=, but there is no vSMMU; give --device, or --vsmmu host=NAME")]
+    NoVsmmu,
     /// A vSMMU cannot be what it is to be.
     #[error("vSMMU of host SMMU {smmu}")]
     Features {

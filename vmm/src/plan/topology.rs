@@ -125,6 +125,9 @@ fn add_wishes<'a>(
         };
         groups[at].wishes = request.over(&groups[at].wishes);
     }
+    if groups.is_empty() && !requests.is_empty() {
+        return Err(Error::NoVsmmu);
+    }
     // What is said later overrides what was said before; what is said for one SMMU, what is said for all.
     let for_all = requests.iter().filter(|request| request.host.is_none());
     let all = for_all.fold(VsmmuRequest::default(), |before, request| request.over(&before));

@@ -93,6 +93,14 @@ fn what_is_asked_for_and_not_had_names_field_host_value_and_remedy() {
 }
 
 #[test]
+fn wishes_for_all_vsmmus_need_one() {
+    let refused = "--vsmmu is given without host=, but there is no vSMMU; give --device, or --vsmmu host=NAME";
+    assert_eq!(refusal(&with(0, &["ats=off"]), &asked()), refused);
+    assert!(plan(&with(0, &["ats=off", "host=smmu3.0xc020000"]), &asked()).is_ok());
+    assert!(plan(&with(1, &["ats=off"]), &asked()).is_ok());
+}
+
+#[test]
 fn hosts_that_nobody_asked_or_could_ask_leave_it_open() {
     let mut inventory = asked();
     inventory.devices[0].smmu = SmmuAnswer::NotAsked;
