@@ -78,7 +78,7 @@ impl Assigned {
         for expander in &mut plan.expanders {
             let devices = self.bind(&vfio, expander)?;
             let Some((first, _)) = devices.first() else {
-                let features = features::freeze(expander, None).map_err(|e| smmu_error(expander, e))?;
+                let features = features::freeze(expander, None, window).map_err(|e| smmu_error(expander, e))?;
                 let model = vsmmu(expander, features, VacantSmmu::new(), ram, platform)?;
                 bus.insert(registers(expander), model.clone())?;
                 self.smmus.push(Vsmmu { plan: expander.clone(), host: None, model: Some(model) });
@@ -90,7 +90,7 @@ impl Assigned {
                 host.add_stream(function.stream_id as u32, cdev.clone())
                     .map_err(|e| device_error(&function.host, e))?;
             }
-            let features = features::freeze(expander, Some(&host)).map_err(|e| smmu_error(expander, e))?;
+            let features = features::freeze(expander, Some(&host), window).map_err(|e| smmu_error(expander, e))?;
             let model = vsmmu(expander, features, host.clone(), ram, platform)?;
             bus.insert(registers(expander), model.clone())?;
             if let Some(smmu) = self.smmus.last_mut() {

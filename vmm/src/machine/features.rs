@@ -8,15 +8,16 @@ use nestling_devices::vfio::{Pasid, Translation};
 use nestling_iommufd::{Capabilities, HwInfo};
 
 use crate::host::KvmLimits;
-use crate::plan::FeaturesError;
-use crate::plan::spec::Expander;
+use crate::plan::spec::{Expander, Window};
+use crate::plan::{FeaturesError, reaches};
 
 /// Freezes what the vSMMU shows, with all of its devices on `host`, or without any device. Says in the log what and why.
-pub fn freeze(expander: &mut Expander, host: Option<&IommufdSmmu>) -> Result<Features, FeaturesError> {
+pub fn freeze(expander: &mut Expander, host: Option<&IommufdSmmu>, memory: Window) -> Result<Features, FeaturesError> {
     let functions = expander.ports.iter().filter_map(|port| port.function.as_ref());
     let ats_required = functions.into_iter().any(|function| function.requires_ats);
     let known = host.map(|host| HostCapabilities { ats_required, ..host.capabilities() });
     let features = expander.smmu.freeze(known.as_ref(), KvmLimits::query().map(|kvm| kvm.ipa_bits))?;
+    reaches(&features.values(), memory)?;
     if let (Some(host), Some(shown)) = (host, expander.smmu.features) {
         host.freeze(shown);
     }
@@ -52,8 +53,17 @@ mod tests {
         let device = HwInfo { capabilities: Capabilities::PCI_PASID_EXEC, ..HwInfo::default() };
         assert_eq!(translation(expander, &device), Translation::default(), "nothing is decided yet");
         expander.smmu.wishes = "ats=on,ssidsize=8".parse().unwrap();
-        freeze(expander, None).unwrap();
+        freeze(expander, None, plan.memory).unwrap();
         let pasid = Some(Pasid { bits: 8, execute: true, privileged: false });
         assert_eq!(translation(expander, &device), Translation { ats: true, pasid });
+    }
+
+    #[test]
+    fn a_host_that_does_not_reach_all_memory_is_refused_when_it_is_asked_last() {
+        let mut plan = plan(&request(1), &host(&[(0, vec![low(0, 16 * KIB)])])).unwrap();
+        plan.pci.expanders[0].smmu.wishes = "oas=32".parse().unwrap();
+        let memory = Window { size: 4 << 30, ..plan.memory };
+        let refused = freeze(&mut plan.pci.expanders[0], None, memory).unwrap_err().to_string();
+        assert!(refused.starts_with("its oas is 32 bits, but the guest's memory ends at 0x140000000; "), "{refused}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nestling_arch::boot::{BootError, COMMAND_LINE_SIZE};
 use nestling_devices::smmuv3::capabilities::{self, Mismatch};
 
+use super::features::Narrow;
 use super::spec::Window;
 use super::validate::Invalid;
 use crate::config::{HostAddress, Size};
@@ -154,6 +155,14 @@ pub enum Error {
         smmu: String,
         /// Why.
         source: capabilities::Error,
+    },
+    /// A vSMMU does not reach all memory.
+    #[error("vSMMU of host SMMU {smmu}: {narrow}")]
+    Narrow {
+        /// The host SMMU.
+        smmu: String,
+        /// What it reaches.
+        narrow: Narrow,
     },
     /// The host has less than the Plan says.
     #[error("plan: {name} of host SMMU {smmu}: {mismatch}; make it again with 'nestling plan'")]

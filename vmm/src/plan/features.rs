@@ -8,7 +8,7 @@ use nestling_devices::smmuv3::capabilities::{
 use nestling_devices::smmuv3::physical::HostCapabilities;
 use nestling_devices::smmuv3::spec::registers::Idr0;
 
-use super::spec::{FeatureRow, Smmu};
+use super::spec::{FeatureRow, Smmu, Window};
 use crate::config::VsmmuRequest;
 use crate::host::{HostDevice, Inventory, SmmuAnswer};
 
@@ -21,6 +21,30 @@ pub enum Error {
     /// It is in the Plan.
     #[error("plan: {0}; make it again with 'nestling plan'")]
     Frozen(Mismatch),
+    /// Its tables cannot name all of the guest's memory.
+    #[error(transparent)]
+    Narrow(#[from] Narrow),
+}
+
+/// What a vSMMU puts out does not reach to the end of the guest's memory.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "its oas is {oas} bits, but the guest's memory ends at {end:#x}; give --memory less, or a wider oas if the host has it"
+)]
+pub struct Narrow {
+    /// Output address bits.
+    pub oas: u8,
+    /// First address behind the memory.
+    pub end: u64,
+}
+
+/// Whether a vSMMU that shows `values` reaches all of the guest's memory.
+pub fn reaches(values: &Values, memory: Window) -> Result<(), Narrow> {
+    let (oas, end) = (values.oas, memory.end());
+    match 1_u64.checked_shl(oas.into()).is_none_or(|limit| end <= limit) {
+        true => Ok(()),
+        false => Err(Narrow { oas, end }),
+    }
 }
 
 /// The features of one vSMMU, as far as they can be decided.

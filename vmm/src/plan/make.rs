@@ -41,6 +41,9 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
         let devices: Vec<_> = group.devices().collect();
         let Decided { features, unknown, report } = features::decide(group.smmu, &devices, &group.wishes, inventory)
             .map_err(|source| Error::Features { smmu: group.smmu.into(), source })?;
+        if let Some(Err(narrow)) = features.map(|values| features::reaches(&values, memory)) {
+            return Err(Error::Narrow { smmu: group.smmu.into(), narrow });
+        }
         let smmu = &mut expander.smmu;
         (smmu.features, smmu.unknown, smmu.report) = (features, unknown, report);
         for function in expander.ports.iter_mut().filter_map(|port| port.function.as_mut()) {

@@ -22,7 +22,8 @@ mod windows;
 pub(crate) mod tests;
 
 pub use error::{Error, HostChange};
-pub use features::Error as FeaturesError;
+pub(crate) use features::reaches;
+pub use features::{Error as FeaturesError, Narrow};
 pub use file::{Format, read, write};
 pub use make::plan;
 pub use ready::ready;

@@ -6,7 +6,7 @@ use nestling_devices::smmuv3::capabilities::{Value, Values};
 use nestling_devices::smmuv3::physical::HostCapabilities;
 
 use super::host::*;
-use crate::config::Request;
+use crate::config::{Request, Size};
 use crate::host::{Inventory, SmmuAnswer};
 use crate::plan::spec::{FeatureRow, Plan};
 use crate::plan::{Format, plan, read, ready, tree, validate, write};
@@ -163,6 +163,25 @@ fn oas_below_the_vcpus_addresses_is_said_to_end_sva() {
         row(&plan(&request(1), &inventory).unwrap(), "oas").reason,
         "as the host has it; no SVA in the guest, whose vCPUs have 48"
     );
+}
+
+#[test]
+fn every_vsmmu_reaches_all_of_the_guests_memory() {
+    let mut inventory = asked();
+    let large = |vsmmu: &[&str]| Request { memory: Some(Size(4 * GIB)), ..with(1, vsmmu) };
+    let said = "vSMMU of host SMMU smmu3.0x000000000c000000: its oas is 32 bits, but the guest's memory ends at \
+                0x140000000; give --memory less, or a wider oas if the host has it";
+    assert_eq!(refusal(&large(&["oas=32"]), &inventory), said);
+    let fits = Request { memory: Some(Size(3 * GIB)), ..with(1, &["oas=32"]) };
+    assert!(plan(&fits, &inventory).is_ok(), "memory begins at 1 GiB");
+    known(&mut inventory, 0).idr[5] = 0x70;
+    assert_eq!(refusal(&large(&[]), &inventory), said, "the host has no more");
+
+    let mut edited = plan(&large(&[]), &asked()).unwrap();
+    assert_eq!(validate(&edited), Ok(()));
+    edited.pci.expanders[0].smmu.features.as_mut().unwrap().oas = 32;
+    let refused = validate(&edited).unwrap_err().to_string();
+    assert!(refused.starts_with("vsmmu0: its oas is 32 bits, but the guest's memory ends at 0x1"), "{refused}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 
 use nestling_devices::smmuv3::capabilities;
 
+use super::features::Narrow;
 use super::spec::{Plan, Window};
 
 /// What does not agree.
@@ -61,6 +62,14 @@ pub enum Invalid {
         /// What is wrong.
         why: capabilities::Error,
     },
+    /// A vSMMU that does not reach all memory.
+    #[error("{name}: {narrow}")]
+    Narrow {
+        /// The vSMMU.
+        name: String,
+        /// What it reaches.
+        narrow: Narrow,
+    },
     /// A number or name that must be there once is there twice.
     #[error("{what} {value} is there twice")]
     Twice {
@@ -101,7 +110,7 @@ pub fn validate(plan: &Plan) -> Result<(), Invalid> {
     platform::check_numbers(plan)?;
     platform::check_windows(plan)?;
     pci::check_buses(plan)?;
-    plan.pci.expanders.iter().try_for_each(pci::check_expander)
+    plan.pci.expanders.iter().try_for_each(|expander| pci::check_expander(expander, plan.memory))
 }
 
 fn place(name: impl Into<String>, window: Window) -> Place {

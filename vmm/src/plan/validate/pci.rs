@@ -6,6 +6,7 @@ use nestling_devices::pci::Bdf;
 use nestling_devices::pci::msix::BAR_SIZE;
 
 use super::{Invalid, Place, aligned, apart, inside, natural, place, sized, value};
+use crate::plan::features;
 use crate::plan::spec::{Expander, Plan, RootBus, RootPort, Window};
 
 /// Bridge windows are whole MiB (PCIe 6.0, 7.5.1.3.8).
@@ -62,9 +63,11 @@ fn port_name(expander: &Expander, port: &RootPort) -> String {
 }
 
 /// What is behind an expander: each BAR in its port's windows, those in the expander's.
-pub fn check_expander(expander: &Expander) -> Result<(), Invalid> {
-    if let Some(Err(why)) = expander.smmu.features.map(|features| features.validate()) {
-        return Err(Invalid::Features { name: expander.name.clone(), why });
+pub fn check_expander(expander: &Expander, memory: Window) -> Result<(), Invalid> {
+    if let Some(shown) = &expander.smmu.features {
+        let name = || expander.name.clone();
+        shown.validate().map_err(|why| Invalid::Features { name: name(), why })?;
+        features::reaches(shown, memory).map_err(|narrow| Invalid::Narrow { name: name(), narrow })?;
     }
     let outer32 = place(format!("mmio32 of {}", expander.name), expander.root.mmio32);
     let outer64 = place(format!("mmio64 of {}", expander.name), expander.root.mmio64);

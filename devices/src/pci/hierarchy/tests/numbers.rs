@@ -162,9 +162,16 @@ fn who_gets_a_number_takes_it_from_who_has_lost_it_without_hearing_of_it() {
 /// What a guest does to one of two ports, or to the function on a bus.
 #[derive(Clone, Debug)]
 enum Step {
-    Buses { port: u8, secondary: u8, subordinate: u8 },
+    Buses {
+        port: u8,
+        secondary: u8,
+        subordinate: u8,
+    },
     /// The same on another processor, which has not come further yet.
-    HalfWrite { port: u8, bus: u8 },
+    HalfWrite {
+        port: u8,
+        bus: u8,
+    },
     /// It has.
     Settle,
     Touch(u8),
@@ -172,8 +179,11 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        (0u8..2, 0x5fu8..0x6a, 0x5fu8..0x71)
-            .prop_map(|(port, secondary, subordinate)| Step::Buses { port, secondary, subordinate }),
+        (0u8..2, 0x5fu8..0x6a, 0x5fu8..0x71).prop_map(|(port, secondary, subordinate)| Step::Buses {
+            port,
+            secondary,
+            subordinate
+        }),
         (0u8..2, 0x60u8..0x64).prop_map(|(port, bus)| Step::HalfWrite { port, bus }),
         Just(Step::Settle),
         (0x5fu8..0x6a).prop_map(Step::Touch),
