@@ -22,6 +22,7 @@ mod windows;
 pub(crate) mod tests;
 
 pub use error::{Error, HostChange};
+#[cfg(any(test, target_arch = "aarch64"))]
 pub(crate) use features::reaches;
 pub use features::{Error as FeaturesError, Narrow};
 pub use file::{Format, read, write};
