@@ -107,7 +107,7 @@ impl VsmmuStats {
     }
 }
 
-/// One assigned device, as the stream of its vSMMU.
+/// One assigned device, as a stream of its vSMMU; all StreamIDs together that it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeviceStats {

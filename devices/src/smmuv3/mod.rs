@@ -78,6 +78,6 @@ pub use iommufd::{Error as IommufdError, IommufdSmmu};
 pub use model::{Config, Smmuv3};
 pub use physical::PhysicalSmmu;
 pub use spec::registers::REGISTER_SPACE;
-pub use stats::{Errors, Events, Installs, Latency, Opcodes, Stats, StreamStats};
+pub use stats::{DeviceCounters, Errors, Events, Installs, Latency, Opcodes, Stats, StreamStats};
 pub use vacant::VacantSmmu;
 pub use walker::{DmaError, DmaPort, EmulatedUpstream, WalkerSmmu};

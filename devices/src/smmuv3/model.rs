@@ -17,7 +17,7 @@ use super::limit::RateLimit;
 use super::physical::PhysicalSmmu;
 use super::registers::{Effect, Registers};
 use super::spec::registers::REGISTER_SPACE;
-use super::stats::{Stats, StreamStats};
+use super::stats::{DeviceCounters, Stats, StreamStats};
 use super::streams::{Cause, FIRST_WAIT, Retry, Stream};
 use crate::bus::MmioDevice;
 
@@ -112,11 +112,29 @@ impl Smmuv3 {
     /// guest: no batch names a stream that is just going. Then the streams that are gone are forgotten, and stream `to`,
     /// if there is one, gets the configuration that the guest's stream table has for it.
     pub fn move_stream<T>(&self, to: Option<u32>, change: impl FnOnce() -> T) -> T {
+        self.move_locked(&mut self.lock(), to, change)
+    }
+
+    /// The same for one device whose counters go with it.
+    pub fn move_device<T>(&self, device: &mut DeviceCounters, to: Option<u32>, change: impl FnOnce() -> T) -> T {
         let mut state = self.lock();
+        let from = device.stream_id.take();
+        if let Some(stats) = from.and_then(|from| state.stream_stats.remove(&from)) {
+            device.kept = stats;
+        }
+        // A StreamID that another device has is refused.
+        if let Some(to) = to.filter(|&to| from == Some(to) || !self.physical.has_stream(to)) {
+            state.stream_stats.insert(to, device.kept);
+            device.stream_id = Some(to);
+        }
+        self.move_locked(&mut state, to, change)
+    }
+
+    fn move_locked<T>(&self, state: &mut State, to: Option<u32>, change: impl FnOnce() -> T) -> T {
         let result = change();
         state.streams.retain(|&stream_id, _| self.physical.has_stream(stream_id));
         if let Some(to) = to {
-            self.configure(&mut state, to, Cause::Change);
+            self.configure(state, to, Cause::Change);
         }
         result
     }
@@ -163,6 +181,13 @@ impl Smmuv3 {
     /// Counters of each stream, by StreamID.
     pub fn stream_stats(&self) -> Vec<(u32, StreamStats)> {
         self.lock().stream_stats.iter().map(|(&stream_id, &stats)| (stream_id, stats)).collect()
+    }
+
+    /// Counters of one device, whose moves all were [`move_device`](Self::move_device).
+    pub fn device_stats(&self, device: &DeviceCounters) -> StreamStats {
+        let state = self.lock();
+        let counted = device.stream_id.and_then(|stream_id| state.stream_stats.get(&stream_id));
+        counted.copied().unwrap_or(device.kept)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -55,6 +55,20 @@ pub struct StreamStats {
     pub atc_timeouts: u64,
 }
 
+/// Where the counters of one device are: with the StreamID that it has, or here while it has none.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceCounters {
+    pub(super) stream_id: Option<u32>,
+    pub(super) kept: StreamStats,
+}
+
+impl DeviceCounters {
+    /// Of a device that has this StreamID.
+    pub fn new(stream_id: u32) -> Self {
+        Self { stream_id: Some(stream_id), kept: StreamStats::default() }
+    }
+}
+
 /// Configurations given to devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Installs {

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use nestling_devices::bus::MmioBus;
 use nestling_devices::interrupt::MsiRouter;
 use nestling_devices::pci::{Bdf, PciFunction};
 use nestling_devices::smmuv3::capabilities::Features;
-use nestling_devices::smmuv3::{Config, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3, StreamStats, VacantSmmu};
+use nestling_devices::smmuv3::{Config, DeviceCounters, Interrupts, IommufdSmmu, PhysicalSmmu, Smmuv3, VacantSmmu};
 use nestling_devices::vfio::{
     BarAddress, Translation, VfioCdev, VfioCounters, VfioFunction, VfioFunctionConfig, VfioHost,
 };
@@ -31,6 +31,7 @@ use crate::stats::{DeviceStats, ObjectStats, VsmmuStats};
 pub struct Assigned {
     smmus: Vec<Vsmmu>,
     functions: BTreeMap<String, Arc<VfioFunction>>,
+    upstreams: BTreeMap<String, Arc<Behind>>,
     /// Bound devices; closing them unbinds, which comes after the vSMMUs' teardown.
     cdevs: Vec<Arc<VfioCdev>>,
     ioas: Option<Arc<Ioas>>,
@@ -50,8 +51,14 @@ impl Assigned {
     /// Opens, binds and attaches every device of the Plan and puts the vSMMUs on the bus. What they show is decided here,
     /// and entered in the Plan, if nobody has asked their hosts before.
     pub fn new(plan: &mut Pci, ram: &GuestRam, platform: &Platform, bus: &Arc<MmioBus>) -> Result<Self, Error> {
-        let mut assigned =
-            Self { smmus: Vec::new(), functions: BTreeMap::new(), cdevs: Vec::new(), ioas: None, iommufd: None };
+        let mut assigned = Self {
+            smmus: Vec::new(),
+            functions: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            cdevs: Vec::new(),
+            ioas: None,
+            iommufd: None,
+        };
         if plan.expanders.is_empty() {
             return Ok(assigned);
         }
@@ -97,11 +104,14 @@ impl Assigned {
                 smmu.model = Some(model.clone());
             }
             for (cdev, function) in devices {
-                let behind = Behind { model: model.clone(), host: host.clone(), device: cdev.dev_id() };
+                let counters = Mutex::new(DeviceCounters::new(function.stream_id as u32));
+                let behind = Behind { model: model.clone(), host: host.clone(), device: cdev.dev_id(), counters };
+                let behind = Arc::new(behind);
+                self.upstreams.insert(function.host.clone(), behind.clone());
                 let info = iommufd.hw_info(cdev.dev_id()).map_err(|e| device_error(&function.host, e))?;
                 let shown = features::translation(expander, &info);
                 let made = self.add_function(cdev, &function, shown, platform, bus, &routes)?;
-                made.set_upstream(Arc::new(behind));
+                made.set_upstream(behind);
             }
         }
         Ok(())
@@ -177,7 +187,21 @@ impl Assigned {
 
     /// Counters of the vSMMUs, in the order of the Plan.
     pub fn stats(&self) -> Vec<VsmmuStats> {
-        self.smmus.iter().map(|smmu| smmu.stats(&self.functions)).collect()
+        let stats = |smmu: &Vsmmu| {
+            let stats = smmu.model.as_ref().map(|model| model.stats()).unwrap_or_default();
+            let functions = smmu.plan.ports.iter().filter_map(|port| port.function.as_ref());
+            let devices = functions.map(|function| self.device_stats(function));
+            VsmmuStats::new(&smmu.plan.name, &smmu.plan.smmu.host, &stats, devices.collect())
+        };
+        self.smmus.iter().map(stats).collect()
+    }
+
+    fn device_stats(&self, plan: &AssignedFunction) -> DeviceStats {
+        let Some(function) = self.functions.get(&plan.host) else { return DeviceStats::default() };
+        let VfioCounters { resets, moves, errors, .. } = function.counters();
+        let stream_id = function.requester_id().map(|id| id.requester_id().into());
+        let stream = self.upstreams.get(&plan.host).map(|behind| behind.stats()).unwrap_or_default();
+        DeviceStats { moves, resets, errors, ..DeviceStats::new(&plan.host, stream_id, &stream) }
     }
 
     /// Objects that the kernel holds for the machine now.
@@ -193,7 +217,7 @@ impl Assigned {
     /// closed, and last the IOAS is destroyed. The control loop, which polls the event queues, and the bus are gone
     /// before. Goes on after a failure and returns the first; that something is left is one.
     pub fn shutdown(self) -> Result<(), Error> {
-        let Self { smmus, functions, cdevs, ioas, iommufd } = self;
+        let Self { smmus, functions, upstreams, cdevs, ioas, iommufd } = self;
         let mut result = Ok(());
         let mut keep = |next: Result<(), Error>| match next {
             Err(error) if result.is_err() => log::warn!("{error}"),
@@ -204,7 +228,7 @@ impl Assigned {
         for Vsmmu { plan, host, .. } in smmus {
             keep(host.map_or(Ok(()), |host| host.teardown()).map_err(|e| smmu_error(&plan, e)));
         }
-        drop(functions);
+        drop((functions, upstreams));
         for cdev in cdevs {
             // Closing a device needs its last owner.
             keep(Arc::into_inner(cdev).map(drop).ok_or(Error::DeviceStaysOpen));
@@ -231,16 +255,6 @@ impl Assigned {
     }
 }
 
-impl Vsmmu {
-    fn stats(&self, made: &BTreeMap<String, Arc<VfioFunction>>) -> VsmmuStats {
-        let stats = self.model.as_ref().map(|model| model.stats()).unwrap_or_default();
-        let streams: BTreeMap<u32, StreamStats> = self.model.iter().flat_map(|model| model.stream_stats()).collect();
-        let functions = self.plan.ports.iter().filter_map(|port| port.function.as_ref());
-        let devices = functions.map(|function| device_stats(function, made, &streams));
-        VsmmuStats::new(&self.plan.name, &self.plan.smmu.host, &stats, devices.collect())
-    }
-}
-
 fn registers(expander: &Expander) -> Range<u64> {
     expander.smmu.window.base..expander.smmu.window.end()
 }
@@ -260,18 +274,6 @@ fn vsmmu(
     };
     let config = Config { name: expander.name.clone(), features };
     Ok(Smmuv3::new(config, host, ram.memory().clone(), interrupts))
-}
-
-fn device_stats(
-    plan: &AssignedFunction,
-    made: &BTreeMap<String, Arc<VfioFunction>>,
-    streams: &BTreeMap<u32, StreamStats>,
-) -> DeviceStats {
-    let Some(function) = made.get(&plan.host) else { return DeviceStats::default() };
-    let VfioCounters { resets, moves, errors, .. } = function.counters();
-    let stream_id = function.requester_id().map(|id| id.requester_id().into());
-    let stream = stream_id.and_then(|id| streams.get(&id)).copied().unwrap_or_default();
-    DeviceStats { moves, resets, errors, ..DeviceStats::new(&plan.host, stream_id, &stream) }
 }
 
 fn device_error(host: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {

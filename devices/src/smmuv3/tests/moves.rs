@@ -8,7 +8,7 @@ use crate::bus::MmioBus;
 use crate::pci::root_port::Link;
 use crate::pci::{Bdf, PciFunction, RootPort, RootPortConfig, Segment};
 use crate::smmuv3::physical::PhysicalSmmu;
-use crate::smmuv3::{IommufdError, IommufdSmmu, Smmuv3};
+use crate::smmuv3::{DeviceCounters, IommufdError, IommufdSmmu, Smmuv3};
 
 const NEW: u32 = 0x300;
 
@@ -308,5 +308,31 @@ fn bus_numbers_change_on_one_processor_while_another_sends_commands() {
     segment.reset();
     assert!(host.translates(0) && host.translates(1));
     assert_eq!(guest.smmu.stats().failed_invalidations, 0);
+    host.end();
+}
+
+#[test]
+fn counters_are_those_of_the_device_wherever_it_is() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let [one, two] = STREAMS;
+    let mut counters = STREAMS.map(DeviceCounters::new);
+    guest.set_ste(one, stage1_ste(SCRATCH));
+    let before = counters.each_ref().map(|device| guest.smmu.device_stats(device));
+    assert_ne!(before[0], before[1]);
+    let mut go = |device: usize, to: Option<u32>| {
+        let moved = || host.physical.move_device(host.id(device), to);
+        guest.smmu.move_device(&mut counters[device], to, moved).map(|_| counters.clone())
+    };
+    go(1, None).unwrap();
+    go(0, Some(two)).unwrap();
+    assert!(go(1, Some(two)).is_err(), "it is taken");
+    let counters = go(1, Some(one)).unwrap();
+    let commands = |device: usize| guest.smmu.device_stats(&counters[device]).opcodes;
+    assert_eq!([commands(0), commands(1)], before.map(|stats| stats.opcodes));
+    guest.run(&[cfgi_cd(two), sync()]);
+    let commands = |device: usize| guest.smmu.device_stats(&counters[device]).opcodes.total();
+    assert_eq!([commands(0), commands(1)], [before[0].opcodes.total() + 1, before[1].opcodes.total()]);
+    assert_eq!(guest.smmu.stream_stats().len(), 2, "nothing is left where nobody is");
     host.end();
 }
