@@ -1,10 +1,11 @@
 //! Where things are in the guest physical address space, as QEMU's `virt` machine has them.
 //!
 //! ```text
-//!  0x0000_0000  flash                 128 MiB  (two banks; empty with direct boot)
-//!  0x0800_0000  GICD                   64 KiB  ┐
-//!  0x0808_0000  ITS                   128 KiB  │ the first MiB is also the MSI window of IOVA space:
-//!  0x080a_0000  GICR, 128 KiB per vCPU, <= 123 ┘ never RAM, one RMR for each vSMMU
+//!  0x0000_0000  flash      128 MiB less 64 KiB  (two banks; empty with direct boot)
+//!  0x07ff_0000  ITS, control frame     64 KiB
+//!  0x0800_0000  ITS, GITS_TRANSLATER   64 KiB  ┐ this MiB is also the MSI window of IOVA space:
+//!  0x0808_0000  GICD                   64 KiB  │ never RAM, one RMR for each vSMMU
+//!  0x080a_0000  GICR, 128 KiB per vCPU, <= 123 ┘
 //!  0x0900_0000  PL011                   4 KiB  INTID 33
 //!  0x0901_0000  PL031                   4 KiB  INTID 34
 //!  0x0902_0000  fw_cfg                  4 KiB
@@ -20,7 +21,10 @@
 //! ```
 //!
 //! Source of the addresses: QEMU `hw/arm/virt.c`, `base_memmap` and `extended_memmap`. Distribution firmware (AAVMF)
-//! and every image that boots there boots here.
+//! and every image that boots there boots here. The GIC alone is elsewhere, which a guest reads from its tables: a guest
+//! that passes a device on (VFIO in the guest) lets stage 1 lead the device's messages, which the host sends to the first
+//! page of the MSI window, to the frame of *its* GITS_TRANSLATER. Stage 2 has the doorbell at the first page of the window,
+//! so that is where the frame is.
 #![forbid(unsafe_code)]
 
 const KIB: u64 = 1 << 10;
@@ -61,12 +65,12 @@ impl Region {
     }
 }
 
-/// Flash: two banks of 64 MiB.
-pub const FLASH: Region = Region::new(0, 128 * MIB);
+/// Flash: a bank of 64 MiB, and one of 64 KiB less.
+pub const FLASH: Region = Region::new(0, 128 * MIB - 64 * KIB);
+/// GIC interrupt translation service: control frame, and at the start of [`MSI_WINDOW`] the translation frame.
+pub const GIC_ITS: Region = Region::new(0x07ff_0000, 128 * KIB);
 /// GIC distributor.
-pub const GIC_DISTRIBUTOR: Region = Region::new(0x0800_0000, 64 * KIB);
-/// GIC interrupt translation service (control and translation frame).
-pub const GIC_ITS: Region = Region::new(0x0808_0000, 128 * KIB);
+pub const GIC_DISTRIBUTOR: Region = Region::new(0x0808_0000, 64 * KIB);
 /// Redistributors of up to 123 vCPUs.
 pub const GIC_REDISTRIBUTORS: Region = Region::new(0x080a_0000, 0x00f6_0000);
 /// PL011 console.
@@ -197,8 +201,8 @@ mod tests {
         let high = HighRegions::new(4 * GIB, HIGH_MMIO_SIZE).unwrap();
         let all = [
             FLASH,
-            GIC_DISTRIBUTOR,
             GIC_ITS,
+            GIC_DISTRIBUTOR,
             GIC_REDISTRIBUTORS,
             SERIAL,
             RTC,
@@ -214,6 +218,11 @@ mod tests {
         for pair in all.windows(2) {
             assert!(pair[0].end() <= pair[1].base, "{pair:x?}");
         }
+    }
+
+    #[test]
+    fn messages_to_the_host_s_doorbell_reach_the_guest_s() {
+        assert_eq!((GIC_ITS.base + GITS_TRANSLATER) & !0xffff, MSI_WINDOW.base);
     }
 
     #[test]
