@@ -1,5 +1,7 @@
 //! What only the kernel knows of a host SMMU: `IOMMU_GET_HW_INFO`, which needs a device that is bound for a moment.
 
+use std::error::Error;
+
 use nestling_devices::smmuv3::physical::HostCapabilities;
 use nestling_devices::vfio::{VfioCdev, VfioHost};
 use nestling_iommufd::{AttachHwpt, Iommufd};
@@ -56,11 +58,10 @@ fn ask_one(
     Ok(HostCapabilities { ats_required: requires_ats(inventory, found.device), ..known })
 }
 
-fn chain(error: impl std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+/// The error with all that caused it.
+fn chain(error: impl Error + 'static) -> String {
+    let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The devices to ask for a machine: all of its own if `all` is wanted, and one for each vSMMU that has none.
@@ -114,6 +115,16 @@ mod tests {
         };
         assert_eq!(with(Access::Missing), "/dev/iommu does not exist");
         assert_eq!(with(Access::Denied), "no permission to open /dev/iommu");
+    }
+
+    #[test]
+    fn an_answer_has_all_that_caused_it() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Link(&'static str, #[source] Option<Box<Link>>);
+        let link = |text, source| Link(text, Some(Box::new(source)));
+        let error = link("11:00.0: bind failed", link("VFIO_DEVICE_BIND_IOMMUFD", Link("out of memory", None)));
+        assert_eq!(chain(error), "11:00.0: bind failed: VFIO_DEVICE_BIND_IOMMUFD: out of memory");
     }
 
     #[test]
