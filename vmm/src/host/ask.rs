@@ -15,22 +15,36 @@ use crate::config::{HostAddress, Request};
 const NVIDIA: u16 = 0x10de;
 const MELLANOX: u16 = 0x15b3;
 
-/// Opens /dev/iommu and binds each of these devices for a moment, which resets it. Whatever goes wrong is the answer.
-pub fn ask(inventory: &mut Inventory, devices: &[HostAddress]) {
+/// Opens /dev/iommu and binds devices for a moment, which resets them: of each list one after the other until one
+/// answers. Whatever goes wrong is the answer.
+pub fn ask(inventory: &mut Inventory, devices: &[Vec<HostAddress>]) {
     if devices.is_empty() {
         return;
     }
     let opened = open(inventory);
-    for &address in devices {
-        let answer = match &opened {
-            Ok((iommufd, vfio)) => ask_one(inventory, address, iommufd, vfio),
-            Err(why) => Err(why.clone()),
-        };
-        let Some(device) = inventory.devices.iter_mut().find(|device| device.address == address) else { continue };
-        device.smmu = match answer {
-            Ok(known) => SmmuAnswer::Known(known),
-            Err(why) => SmmuAnswer::Unknown(why),
-        };
+    ask_each(inventory, devices, |inventory, address| {
+        let (iommufd, vfio) = opened.as_ref().map_err(Clone::clone)?;
+        ask_one(inventory, address, iommufd, vfio)
+    });
+}
+
+fn ask_each(
+    inventory: &mut Inventory,
+    devices: &[Vec<HostAddress>],
+    ask: impl Fn(&Inventory, HostAddress) -> Result<HostCapabilities, String>,
+) {
+    for one_of in devices {
+        for &address in one_of {
+            let answer = ask(inventory, address);
+            let Some(device) = inventory.devices.iter_mut().find(|device| device.address == address) else { continue };
+            device.smmu = match answer {
+                Ok(known) => SmmuAnswer::Known(known),
+                Err(why) => SmmuAnswer::Unknown(why),
+            };
+            if matches!(device.smmu, SmmuAnswer::Known(_)) {
+                break;
+            }
+        }
     }
 }
 
@@ -64,19 +78,19 @@ fn chain(error: impl Error + 'static) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The devices to ask for a machine: all of its own if `all` is wanted, and one for each vSMMU that has none.
-pub fn to_ask(request: &Request, inventory: &Inventory, all: bool) -> Vec<HostAddress> {
+/// The devices to ask for a machine: all of its own if `all` is wanted, and one of those behind it for each vSMMU that has
+/// none.
+pub fn to_ask(request: &Request, inventory: &Inventory, all: bool) -> Vec<Vec<HostAddress>> {
     let own: Vec<_> = request.device.iter().map(|device| device.host).collect();
     let behind =
         |smmu: &str| own.iter().any(|own| inventory.device(*own).is_some_and(|d| d.iommu.as_deref() == Some(smmu)));
     let vacant = request.vsmmu.iter().filter_map(|vsmmu| vsmmu.host_smmu()).filter(|smmu| !behind(smmu));
-    let others: Vec<_> = vacant
-        .filter_map(|smmu| {
-            let behind = inventory.devices.iter().filter(|device| device.iommu.as_deref() == Some(&*smmu));
-            behind.map(|device| device.address).find(|address| assignable(inventory, *address).is_ok())
-        })
-        .collect();
-    if all { own.into_iter().chain(others).collect() } else { others }
+    let others = vacant.map(|smmu| {
+        let behind = inventory.devices.iter().filter(|device| device.iommu.as_deref() == Some(&*smmu));
+        behind.map(|device| device.address).filter(|address| assignable(inventory, *address).is_ok()).collect()
+    });
+    let others = others.filter(|one_of: &Vec<_>| !one_of.is_empty());
+    own.iter().filter(|_| all).map(|&address| vec![address]).chain(others).collect()
 }
 
 /// Whether a device, or the physical function that it is part of, works with ATS only.
@@ -99,7 +113,7 @@ mod tests {
 
     fn answer(mut inventory: Inventory) -> String {
         let address = GRACE_NVME.address.parse().unwrap();
-        ask(&mut inventory, &[address]);
+        ask(&mut inventory, &[vec![address]]);
         match &inventory.device(address).unwrap().smmu {
             SmmuAnswer::Unknown(why) => why.clone(),
             other => panic!("{other:?}"),
@@ -142,7 +156,8 @@ mod tests {
         let free = Pci { address: "0000:22:00.0", group: 6, iommu: smmu, vfio: Some("vfio2"), ..GRACE_NVME };
         let taken =
             Pci { address: "0000:21:00.0", group: 5, iommu: smmu, driver: Some("nvme"), vfio: None, ..GRACE_NVME };
-        let inventory = inventory(&[GRACE_NVME, taken, free]);
+        let other = Pci { address: "0000:23:00.0", group: 7, vfio: Some("vfio3"), ..free };
+        let inventory = inventory(&[GRACE_NVME, taken, free, other]);
         let request = |device: &[&str], vsmmu: &[&str]| Request {
             device: device.iter().map(|text| text.parse().unwrap()).collect(),
             vsmmu: vsmmu.iter().map(|text| text.parse().unwrap()).collect(),
@@ -150,12 +165,29 @@ mod tests {
         };
         let asked = |request: &Request, all| {
             let addresses = to_ask(request, &inventory, all);
-            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+            let words =
+                |one_of: &Vec<HostAddress>| one_of.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            addresses.iter().map(words).collect::<Vec<_>>()
         };
         let both = request(&["0000:11:00.0"], &["ats=off", "smmu3.0xc020000", "smmu3.0xc000000"]);
-        assert_eq!(asked(&both, true), ["0000:11:00.0", "0000:22:00.0"]);
-        assert_eq!(asked(&both, false), ["0000:22:00.0"]);
+        assert_eq!(asked(&both, true), ["0000:11:00.0", "0000:22:00.0 or 0000:23:00.0"]);
+        assert_eq!(asked(&both, false), ["0000:22:00.0 or 0000:23:00.0"]);
         assert_eq!(asked(&request(&[], &["smmu3.0xc060000"]), true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_next_device_is_asked_if_one_does_not_answer_and_no_more_if_it_does() {
+        let at = |address, group, vfio| Pci { address, group, vfio: Some(vfio), ..GRACE_NVME };
+        let devices = [GRACE_NVME, at("0000:12:00.0", 5, "vfio1"), at("0000:13:00.0", 6, "vfio2")];
+        let mut inventory = inventory(&devices);
+        let addresses = devices.map(|device| device.address.parse().unwrap());
+        ask_each(&mut inventory, &[addresses.to_vec()], |_, address| match address == addresses[0] {
+            true => Err("in use".into()),
+            false => Ok(HostCapabilities::default()),
+        });
+        let answers = addresses.map(|address| inventory.device(address).unwrap().smmu.clone());
+        let known = SmmuAnswer::Known(HostCapabilities::default());
+        assert_eq!(answers, [SmmuAnswer::Unknown("in use".into()), known, SmmuAnswer::NotAsked]);
     }
 
     #[test]

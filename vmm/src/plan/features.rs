@@ -67,17 +67,15 @@ pub fn decide(
 ) -> Result<Decided, capabilities::Error> {
     let cpu_bits = inventory.kvm.map(|kvm| kvm.ipa_bits);
     if devices.is_empty() {
-        let behind = inventory.devices.iter().filter(|device| device.iommu.as_deref() == Some(name));
-        let known = behind.filter_map(|device| known(device)).next();
-        return Ok(Decided::from(negotiate_vacant(&wishes.wishes(), known)?, cpu_bits));
+        let behind = || inventory.devices.iter().filter(|device| device.iommu.as_deref() == Some(name));
+        let known = behind().find_map(known);
+        let unknown = behind().filter_map(|device| unknown(device)).last().filter(|_| known.is_none());
+        return Ok(Decided { unknown, ..Decided::from(negotiate_vacant(&wishes.wishes(), known)?, cpu_bits) });
     }
     if let Some(host) = common(devices) {
         return Ok(Decided::from(negotiate(&wishes.wishes(), &host)?, cpu_bits));
     }
-    let unknown = devices.iter().find_map(|device| match &device.smmu {
-        SmmuAnswer::Unknown(why) => Some(why.clone()),
-        _ => None,
-    });
+    let unknown = devices.iter().find_map(|device| unknown(device));
     Ok(Decided { unknown, ..Decided::default() })
 }
 
@@ -94,6 +92,13 @@ fn common(devices: &[&HostDevice]) -> Option<HostCapabilities> {
 fn known(device: &HostDevice) -> Option<&HostCapabilities> {
     match &device.smmu {
         SmmuAnswer::Known(known) => Some(known),
+        _ => None,
+    }
+}
+
+fn unknown(device: &HostDevice) -> Option<String> {
+    match &device.smmu {
+        SmmuAnswer::Unknown(why) => Some(why.clone()),
         _ => None,
     }
 }

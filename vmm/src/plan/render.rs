@@ -42,13 +42,19 @@ fn write_features(out: &mut String, expanders: &[Expander]) -> std::fmt::Result 
         }
         let alike = expanders[i..].iter().filter(|other| same(expander, other)).map(|other| other.name.as_str());
         let names = alike.collect::<Vec<_>>().join(", ");
-        if let Some(why) = &expander.smmu.unknown {
-            writeln!(
-                out,
-                "\n{names}: features are decided when the guest starts; the host cannot be asked now: {why}"
-            )?;
-        } else if !expander.smmu.report.is_empty() {
-            writeln!(out, "\n{names}:")?;
+        let decided = !expander.smmu.report.is_empty();
+        match &expander.smmu.unknown {
+            Some(why) if decided => writeln!(out, "\n{names}: the host cannot be asked: {why}")?,
+            Some(why) => {
+                writeln!(
+                    out,
+                    "\n{names}: features are decided when the guest starts; the host cannot be asked now: {why}"
+                )?;
+            }
+            None if decided => writeln!(out, "\n{names}:")?,
+            None => {}
+        }
+        if decided {
             expander.smmu.table().lines().try_for_each(|line| writeln!(out, "  {line}"))?;
         }
     }

@@ -174,7 +174,7 @@ pub struct Smmu {
     /// What the guest sees, frozen; none if nobody could ask the host: then it is decided before the guest starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Values>,
-    /// Why nobody could ask the host.
+    /// Why nobody could ask the host, if somebody tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
     /// Why the features are what they are. For people: nobody goes by it.

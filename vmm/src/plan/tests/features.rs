@@ -155,6 +155,21 @@ fn a_vsmmu_may_be_there_before_its_devices() {
 }
 
 #[test]
+fn a_vsmmu_without_devices_says_why_nobody_answered() {
+    let mut inventory = asked();
+    inventory.devices[1].smmu = SmmuAnswer::Unknown("0000:11:00.0 is in use".into());
+    let vacant = |inventory: &Inventory| plan(&with(0, &["host=smmu3.0xc000000"]), inventory).unwrap();
+    assert_eq!(vacant(&inventory).pci.expanders[0].smmu.unknown, None, "another one did");
+    inventory.devices[0].smmu = SmmuAnswer::Unknown("no".into());
+    let plan = vacant(&inventory);
+    assert_eq!(features(&plan, 0).oas, 44);
+    let text = tree(&plan);
+    let said =
+        "\n\nvsmmu0: the host cannot be asked: 0000:11:00.0 is in use\n  feature             guest  host  reason\n";
+    assert!(text.contains(said), "{text}");
+}
+
+#[test]
 fn oas_below_the_vcpus_addresses_is_said_to_end_sva() {
     let mut inventory = asked();
     assert_eq!(row(&plan(&request(1), &inventory).unwrap(), "oas").reason, "as the host has it");
