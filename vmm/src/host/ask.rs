@@ -4,7 +4,7 @@ use std::error::Error;
 
 use nestling_devices::smmuv3::physical::HostCapabilities;
 use nestling_devices::vfio::{VfioCdev, VfioHost};
-use nestling_iommufd::{AttachHwpt, Iommufd};
+use nestling_iommufd::{AttachHwpt, HwInfo, Iommufd};
 
 use super::spec::SmmuAnswer;
 use super::{Access, HostDevice, Inventory, assignable};
@@ -68,8 +68,13 @@ fn ask_one(
     let found = assignable(inventory, address).map_err(chain)?;
     let cdev = vfio.open(&address.to_string(), found.cdev).map_err(chain)?;
     let info = iommufd.hw_info(VfioCdev::dev_id(&cdev)).map_err(chain)?;
-    let known = HostCapabilities::of(&info).ok_or_else(|| format!("the IOMMU of {address} is no SMMUv3"))?;
-    Ok(HostCapabilities { ats_required: requires_ats(inventory, found.device), ..known })
+    capabilities(inventory, found.device, &info).ok_or_else(|| format!("the IOMMU of {address} is no SMMUv3"))
+}
+
+/// Who has no ATS here does not require it either (drivers/pci/ats.c, `pci_ats_required`).
+fn capabilities(inventory: &Inventory, device: &HostDevice, info: &HwInfo) -> Option<HostCapabilities> {
+    let known = HostCapabilities::of(info)?;
+    Some(HostCapabilities { ats_required: known.ats && requires_ats(inventory, device), ..known })
 }
 
 /// The error with all that caused it.
@@ -93,7 +98,7 @@ pub fn to_ask(request: &Request, inventory: &Inventory, all: bool) -> Vec<Vec<Ho
     own.iter().filter(|_| all).map(|&address| vec![address]).chain(others).collect()
 }
 
-/// Whether a device, or the physical function that it is part of, works with ATS only.
+/// Whether a device, or the physical function that it is part of, works with ATS only where it has it.
 pub fn requires_ats(inventory: &Inventory, device: &HostDevice) -> bool {
     let physical = device.physical_function.and_then(|physical| inventory.device(physical));
     let HostDevice { vendor, device, .. } = physical.unwrap_or(device);
@@ -102,6 +107,8 @@ pub fn requires_ats(inventory: &Inventory, device: &HostDevice) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nestling_iommufd::{Capabilities, SmmuV3Info};
+
     use super::*;
     use crate::host::testing::{Fixture, GRACE_NVME, Pci};
 
@@ -202,5 +209,17 @@ mod tests {
         }
         let physical = Pci { address: "0000:11:00.1", id: (0x15b3, 0x2101), vfio: None, ..GRACE_NVME };
         assert!(requires(&[Pci { physical_function: Some(physical.address), ..GRACE_NVME }, physical]));
+    }
+
+    #[test]
+    fn a_device_that_has_no_ats_here_does_not_require_it() {
+        let inventory = inventory(&[Pci { id: (0x15b3, 0x2101), ..GRACE_NVME }]);
+        let device = inventory.device(GRACE_NVME.address.parse().unwrap()).unwrap();
+        let required = |lacks: Capabilities| {
+            let info = HwInfo { capabilities: lacks, smmu: Some(SmmuV3Info::default()), ..HwInfo::default() };
+            capabilities(&inventory, device, &info).unwrap().ats_required
+        };
+        assert!(required(Capabilities::empty()));
+        assert!(!required(Capabilities::PCI_ATS_NOT_SUPPORTED));
     }
 }

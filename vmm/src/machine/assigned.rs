@@ -85,7 +85,7 @@ impl Assigned {
         for expander in &mut plan.expanders {
             let devices = self.bind(&vfio, expander)?;
             let Some((first, _)) = devices.first() else {
-                let features = features::freeze(expander, None, window).map_err(|e| smmu_error(expander, e))?;
+                let features = features::freeze(expander, None, false, window).map_err(|e| smmu_error(expander, e))?;
                 let model = vsmmu(expander, features, VacantSmmu::new(), ram, platform)?;
                 bus.insert(registers(expander), model.clone())?;
                 self.smmus.push(Vsmmu { plan: expander.clone(), host: None, model: Some(model) });
@@ -93,22 +93,26 @@ impl Assigned {
             };
             let host = IommufdSmmu::new(&iommufd, &ioas, &**first).map_err(|e| smmu_error(expander, e))?;
             self.smmus.push(Vsmmu { plan: expander.clone(), host: Some(host.clone()), model: None });
+            let mut infos = Vec::new();
             for (cdev, function) in &devices {
+                infos.push(iommufd.hw_info(cdev.dev_id()).map_err(|e| device_error(&function.host, e))?);
                 host.add_stream(function.stream_id as u32, cdev.clone())
                     .map_err(|e| device_error(&function.host, e))?;
             }
-            let features = features::freeze(expander, Some(&host), window).map_err(|e| smmu_error(expander, e))?;
+            let required = |((_, function), info): (&(_, AssignedFunction), _)| features::requires_ats(function, info);
+            let ats_required = devices.iter().zip(&infos).any(required);
+            let features =
+                features::freeze(expander, Some(&host), ats_required, window).map_err(|e| smmu_error(expander, e))?;
             let model = vsmmu(expander, features, host.clone(), ram, platform)?;
             bus.insert(registers(expander), model.clone())?;
             if let Some(smmu) = self.smmus.last_mut() {
                 smmu.model = Some(model.clone());
             }
-            for (cdev, function) in devices {
+            for ((cdev, function), info) in devices.into_iter().zip(infos) {
                 let counters = Mutex::new(DeviceCounters::new(function.stream_id as u32));
                 let behind = Behind { model: model.clone(), host: host.clone(), device: cdev.dev_id(), counters };
                 let behind = Arc::new(behind);
                 self.upstreams.insert(function.host.clone(), behind.clone());
-                let info = iommufd.hw_info(cdev.dev_id()).map_err(|e| device_error(&function.host, e))?;
                 let shown = features::translation(expander, &info);
                 let made = self.add_function(cdev, &function, shown, platform, bus, &routes)?;
                 made.set_upstream(behind);

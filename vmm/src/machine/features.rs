@@ -8,13 +8,17 @@ use nestling_devices::vfio::{Pasid, Translation};
 use nestling_iommufd::{Capabilities, HwInfo};
 
 use crate::host::KvmLimits;
-use crate::plan::spec::{Expander, Window};
+use crate::plan::spec::{AssignedFunction, Expander, Window};
 use crate::plan::{FeaturesError, reaches};
 
-/// Freezes what the vSMMU shows, with all of its devices on `host`, or without any device. Says in the log what and why.
-pub fn freeze(expander: &mut Expander, host: Option<&IommufdSmmu>, memory: Window) -> Result<Features, FeaturesError> {
-    let functions = expander.ports.iter().filter_map(|port| port.function.as_ref());
-    let ats_required = functions.into_iter().any(|function| function.requires_ats);
+/// Freezes what the vSMMU shows, with all of its devices on `host`, or without any device; `ats_required` is whether one
+/// of them [`requires_ats`]. Says in the log what and why.
+pub fn freeze(
+    expander: &mut Expander,
+    host: Option<&IommufdSmmu>,
+    ats_required: bool,
+    memory: Window,
+) -> Result<Features, FeaturesError> {
     let known = host.map(|host| HostCapabilities { ats_required, ..host.capabilities() });
     let features = expander.smmu.freeze(known.as_ref(), KvmLimits::query().map(|kvm| kvm.ipa_bits))?;
     reaches(&features.values(), memory)?;
@@ -25,6 +29,11 @@ pub fn freeze(expander: &mut Expander, host: Option<&IommufdSmmu>, memory: Windo
         log::info!("{}: {line}", expander.name);
     }
     Ok(features)
+}
+
+/// Whether a function works with ATS only, and its device has it here (drivers/pci/ats.c, `pci_ats_required`).
+pub fn requires_ats(function: &AssignedFunction, device: &HwInfo) -> bool {
+    function.requires_ats && device.ats_supported()
 }
 
 /// What a function of the vSMMU shows, by what the kernel tells of its device.
@@ -53,7 +62,7 @@ mod tests {
         let device = HwInfo { capabilities: Capabilities::PCI_PASID_EXEC, ..HwInfo::default() };
         assert_eq!(translation(expander, &device), Translation::default(), "nothing is decided yet");
         expander.smmu.wishes = "ats=on,ssidsize=8".parse().unwrap();
-        freeze(expander, None, plan.memory).unwrap();
+        freeze(expander, None, false, plan.memory).unwrap();
         let pasid = Some(Pasid { bits: 8, execute: true, privileged: false });
         assert_eq!(translation(expander, &device), Translation { ats: true, pasid });
     }
@@ -63,7 +72,17 @@ mod tests {
         let mut plan = plan(&request(1), &host(&[(0, vec![low(0, 16 * KIB)])])).unwrap();
         plan.pci.expanders[0].smmu.wishes = "oas=32".parse().unwrap();
         let memory = Window { size: 4 << 30, ..plan.memory };
-        let refused = freeze(&mut plan.pci.expanders[0], None, memory).unwrap_err().to_string();
+        let refused = freeze(&mut plan.pci.expanders[0], None, false, memory).unwrap_err().to_string();
         assert!(refused.starts_with("its oas is 32 bits, but the guest's memory ends at 0x140000000; "), "{refused}");
+    }
+
+    #[test]
+    fn a_function_without_ats_does_not_require_it() {
+        let mut plan = plan(&request(1), &host(&[(0, vec![low(0, 16 * KIB)])])).unwrap();
+        let function = plan.pci.expanders[0].ports[0].function.as_mut().unwrap();
+        let without = HwInfo { capabilities: Capabilities::PCI_ATS_NOT_SUPPORTED, ..HwInfo::default() };
+        assert!(!requires_ats(function, &HwInfo::default()));
+        function.requires_ats = true;
+        assert!(requires_ats(function, &HwInfo::default()) && !requires_ats(function, &without));
     }
 }
