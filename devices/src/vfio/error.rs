@@ -57,9 +57,7 @@ pub enum Error {
         name: String,
     },
     /// Its vSMMU offers PASIDs, and there is nowhere to say so.
-    #[error(
-        "{name} has a conventional configuration space without room for a pasid capability; give its vsmmu ssidsize=0"
-    )]
+    #[error("{name} has no room for a pasid capability in its configuration space; give its vsmmu ssidsize=0")]
     NoPasidCapability {
         /// The device.
         name: String,

@@ -95,8 +95,9 @@ impl Config {
         places().find(is_empty).or_else(|| places().next())
     }
 
-    /// Whether the guest finds the capability in its list: its ID is there.
+    /// Whether the guest finds the capability in its list: its ID is there. Hidden ones read as 0, as a null capability
+    /// of the device's own does, which is hidden as well.
     fn shows(&self, cap: &Extended) -> bool {
-        word(&self.shadow, cap.offset) == cap.id
+        cap.id != 0 && word(&self.shadow, cap.offset) == cap.id
     }
 }

@@ -102,6 +102,15 @@ fn a_space_full_of_registers_gives_up_some_that_nobody_describes() {
 }
 
 #[test]
+fn a_null_capability_of_the_device_takes_no_room() {
+    let host = FakeHost::new(4096);
+    host.extended(0x100, 0x03, 0x110, &[0x33; 8]);
+    host.extended(0x110, 0x00, 0, &[]);
+    let config = Config::new(&host, with_pasid(8)).unwrap();
+    assert_eq!(config.layout().pasid, Some(0xff8), "it is only a header (7.9.28)");
+}
+
+#[test]
 fn a_conventional_function_has_no_room_for_pasids() {
     let host = FakeHost::new(256);
     let config = Config::new(&host, with_pasid(8)).unwrap();
