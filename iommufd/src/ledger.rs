@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -27,6 +28,25 @@ pub struct LiveObjects {
     pub nested_hwpts: usize,
     /// Event queues.
     pub event_queues: usize,
+}
+
+/// What there is, as the kernel's headers name it: `1 vIOMMU, 2 vDEVICE`.
+impl fmt::Display for LiveObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ioas, nest_parents, viommus, vdevices, nested_hwpts, event_queues } = *self;
+        let counts = [
+            (ioas, "IOAS"),
+            (nest_parents, "HWPT (nest parent)"),
+            (viommus, "vIOMMU"),
+            (vdevices, "vDEVICE"),
+            (nested_hwpts, "HWPT (nested)"),
+            (event_queues, "vEVENTQ"),
+        ];
+        let mut there = counts.into_iter().filter(|&(count, _)| count > 0);
+        let Some((count, name)) = there.next() else { return f.write_str("no object") };
+        write!(f, "{count} {name}")?;
+        there.try_for_each(|(count, name)| write!(f, ", {count} {name}"))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +177,8 @@ mod tests {
             [viommu.alloc_nested(device, Ste::ABORT).unwrap(), viommu.alloc_nested(device, Ste::BYPASS).unwrap()];
         let all = LiveObjects { ioas: 1, nest_parents: 1, viommus: 1, vdevices: 1, nested_hwpts: 2, event_queues: 1 };
         assert_eq!((iommufd.live_objects(), kernel.live_objects()), (all, 7));
+        let said = "1 IOAS, 1 HWPT (nest parent), 1 vIOMMU, 1 vDEVICE, 2 HWPT (nested), 1 vEVENTQ";
+        assert_eq!((all.to_string().as_str(), LiveObjects::default().to_string().as_str()), (said, "no object"));
         kernel.fail_next(Call::NestedAlloc, libc::ENOMEM);
         viommu.alloc_nested(device, Ste::ABORT).unwrap_err();
         assert_eq!(iommufd.live_objects(), all, "nothing was made");

@@ -235,7 +235,8 @@ impl Assigned {
         drop((functions, upstreams));
         for cdev in cdevs {
             // Closing a device needs its last owner.
-            keep(Arc::into_inner(cdev).map(drop).ok_or(Error::DeviceStaysOpen));
+            let name = cdev.name().to_owned();
+            keep(Arc::into_inner(cdev).map(drop).ok_or(Error::DeviceStaysOpen(name)));
         }
         if let Some(ioas) = ioas {
             keep(ioas.destroy().map_err(Error::Iommufd));

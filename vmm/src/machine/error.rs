@@ -56,10 +56,10 @@ pub enum Error {
     #[error("vfio devices cannot share this machine's iommufd")]
     Vfio(#[source] nestling_devices::vfio::Error),
     /// A device is still in use where it should be closed; the end of the process closes it.
-    #[error("an assigned device stays open until nestling ends")]
-    DeviceStaysOpen,
+    #[error("device {0} is still in use and stays open until nestling ends; please report it")]
+    DeviceStaysOpen(String),
     /// Objects of iommufd are left; the end of the process destroys them.
-    #[error("the kernel still holds objects of this machine: {0:?}")]
+    #[error("the kernel still holds {0} of this machine; the end of nestling destroys them; please report it")]
     ObjectsLeft(nestling_iommufd::LiveObjects),
     /// A vSMMU.
     #[error("{name}, which is host smmu {host}")]
