@@ -105,7 +105,7 @@ impl Smmuv3 {
     /// stream the configuration that the guest's stream table has for it.
     pub fn stream_added(&self, stream_id: u32) {
         let mut state = self.lock();
-        self.configure(&mut state, stream_id, Cause::Change);
+        self.configure(&mut state, stream_id, Cause::Device);
     }
 
     /// Lets `change` put a device behind the vSMMU, take one away or give it another StreamID, between two commands of the
@@ -134,7 +134,7 @@ impl Smmuv3 {
         let result = change();
         state.streams.retain(|&stream_id, _| self.physical.has_stream(stream_id));
         if let Some(to) = to {
-            self.configure(state, to, Cause::Change);
+            self.configure(state, to, Cause::Device);
         }
         result
     }

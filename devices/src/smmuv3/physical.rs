@@ -26,6 +26,17 @@ pub enum StreamConfig {
     Stage1(Stage1),
 }
 
+impl StreamConfig {
+    /// The same for a device whose ATC does not answer. What bypasses has ATS on in the kernel's nested entry
+    /// (`arm_smmu_make_nested_domain_ste`), so such a device aborts.
+    pub fn without_ats(self) -> Self {
+        match self {
+            Self::Stage1(ste) => Self::Stage1(ste.without_ats()),
+            Self::Bypass | Self::Abort => Self::Abort,
+        }
+    }
+}
+
 /// The first two words of a stage 1 stream table entry, masked to the bits that a nested host accepts
 /// (`STRTAB_STE_*_NESTING_ALLOWED` in the kernel's arm-smmu-v3.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

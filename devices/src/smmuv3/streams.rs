@@ -12,8 +12,10 @@ use super::stream_table::{self, Fault};
 pub(super) enum Cause {
     /// A command of the guest names the stream, so it cares for it.
     Command,
-    /// SMMUEN, GBPA or the presence of the device changed.
+    /// SMMUEN or GBPA changed.
     Change,
+    /// The device came, or comes out of a reset, which empties its ATC.
+    Device,
 }
 
 /// What the model keeps of a stream with a device.
@@ -81,8 +83,14 @@ impl Smmuv3 {
             state.streams.remove(&stream_id);
             return false;
         }
-        let config = self.wanted(state, stream_id, cause);
-        self.install(state, stream_id, Stream { config, busy: false, dead_atc: false })
+        let wanted = self.wanted(state, stream_id, cause);
+        // Each new try with ATS may cost seconds, so there is one for each CERROR_ATC_INV_SYNC; and a try is a stage 1 that
+        // asks for it, while bypass does not.
+        let dead_atc = cause != Cause::Device
+            && state.streams.get(&stream_id).is_some_and(|stream| stream.dead_atc)
+            && (state.atc_timeout || !matches!(wanted, StreamConfig::Stage1(_)));
+        let config = if dead_atc { wanted.without_ats() } else { wanted };
+        self.install(state, stream_id, Stream { config, busy: false, dead_atc })
     }
 
     /// Gives a stream its configuration, now or when its device is out of reset. Returns whether it has the same stage 1
@@ -158,16 +166,13 @@ impl Smmuv3 {
     }
 
     /// Turns ATS off for a stream whose ATC does not answer: what it has cached must not be used any more. This is so
-    /// until the guest configures the stream again.
+    /// until the guest gives the stream a stage 1 after it has seen CERROR_ATC_INV_SYNC, or the device is reset.
     pub(super) fn give_up_atc(&self, state: &mut State, stream_id: u32) {
         if let Some(counters) = state.stream_stats.get_mut(&stream_id) {
             counters.atc_timeouts += 1;
         }
         let Some(&stream) = state.streams.get(&stream_id) else { return };
-        let config = match stream.config {
-            StreamConfig::Stage1(ste) => StreamConfig::Stage1(ste.without_ats()),
-            other => other,
-        };
+        let config = stream.config.without_ats();
         self.install(state, stream_id, Stream { config, dead_atc: true, ..stream });
     }
 

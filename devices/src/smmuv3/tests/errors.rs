@@ -234,7 +234,7 @@ fn a_dead_atc_is_an_error_of_the_sync_and_stops_nobody_else() {
     guest.run(&[atc_inv(dead), atc_inv(alive), sync()]);
     assert_eq!(guest.take_invalidations(), [vec![words(atc_inv(alive))]]);
     guest.fake.lock().dead.clear();
-    guest.set_ste(dead, ABORT_STE);
+    guest.set_ste(dead, stage1_ste(SCRATCH));
     guest.run(&[atc_inv(dead), sync()]);
     assert_eq!(guest.take_invalidations().last().unwrap(), &[words(atc_inv(dead))]);
 }
@@ -279,6 +279,63 @@ fn a_dead_atc_is_not_used_until_the_guest_configures_its_stream() {
     guest.take_invalidations();
     guest.run(&[atc_inv(stream), sync()]);
     assert_eq!(guest.take_invalidations(), [[words(atc_inv(stream))]]);
+}
+
+#[test]
+fn a_dead_atc_costs_one_wait_however_often_its_stream_is_configured_before_the_guest_knows() {
+    let mut guest = Guest::running();
+    let stream = STREAMS[0];
+    let [word0, word1] = stage1_ste(SCRATCH);
+    guest.set_ste(stream, [word0, word1 | 1 << 28]);
+    guest.fake.lock().dead.insert(stream);
+    guest.take_invalidations();
+    for _ in 0..100 {
+        guest.push(atc_inv(stream));
+        guest.push(cfgi_ste(stream));
+    }
+    guest.push(sync());
+    guest.kick();
+    assert_eq!(guest.command_error().map(|(_, error)| error), Some(ATC_INV_SYNC));
+    let tries = guest.take_invalidations().concat().into_iter().filter(|&command| command == words(atc_inv(stream)));
+    assert_eq!(tries.count(), 2, "in the batch and alone");
+    let eats = |config| match config {
+        StreamConfig::Stage1(ste) => Ste1::from_bits(ste.0[1]).eats(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(eats(guest.fake.config(stream)), 0, "not before the guest knows");
+    guest.fake.lock().dead.clear();
+    guest.acknowledge();
+    guest.run(&[cfgi_ste(stream), atc_inv(stream), sync()]);
+    assert_eq!(eats(guest.fake.config(stream)), 1);
+}
+
+#[test]
+fn a_dead_atc_does_not_bypass_because_the_host_would_turn_ats_on() {
+    let mut guest = Guest::running();
+    let stream = STREAMS[0];
+    guest.set_ste(stream, BYPASS_STE);
+    guest.fake.lock().dead.insert(stream);
+    guest.push(atc_inv(stream));
+    guest.push(sync());
+    guest.kick();
+    guest.acknowledge();
+    assert_eq!(guest.fake.config(stream), StreamConfig::Abort);
+    for ste in [BYPASS_STE, ABORT_STE, BYPASS_STE] {
+        guest.set_ste(stream, ste);
+        assert_eq!(guest.fake.config(stream), StreamConfig::Abort);
+    }
+    guest.write(CR0, 0b1100);
+    assert_eq!(guest.fake.config(stream), StreamConfig::Abort, "nor without translation");
+    guest.write(CR0, 0b1101);
+    guest.smmu.stream_added(stream);
+    assert_eq!(guest.fake.config(stream), StreamConfig::Bypass, "a reset has emptied it");
+    guest.push(atc_inv(stream));
+    guest.push(sync());
+    guest.kick();
+    guest.acknowledge();
+    guest.set_ste(stream, stage1_ste(SCRATCH));
+    guest.set_ste(stream, BYPASS_STE);
+    assert_eq!(guest.fake.config(stream), StreamConfig::Bypass, "a stage 1 is a new try");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The reference's command queue (IHI 0070, sections 3.5, 4 and 7.1): one command, its effect, the next.
 
 use super::registers::{CMDQ_BASE, CMDQ_CONS, CMDQ_ERR, CMDQ_PROD};
+use super::streams::Why;
 use super::trouble::Fate;
 use super::{Entry, Reference, bits, keep};
 use crate::smmuv3::physical::{CommandWords, StreamConfig};
@@ -180,7 +181,7 @@ impl Reference {
     fn configure_by_command(&mut self, streams: &[u32]) -> Result<(), u32> {
         let mut unchanged = Vec::new();
         for &stream in streams {
-            if self.configure(stream, true) {
+            if self.configure(stream, Why::Command) {
                 unchanged.push(stream);
             }
         }

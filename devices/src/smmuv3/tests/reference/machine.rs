@@ -11,6 +11,7 @@ use super::registers::{
     CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR0, EVENTQ_BASE, EVENTQ_CONS, EVENTQ_PROD, GERROR, GERRORN, IRQ_CTRL, KNOWN,
     STRTAB_BASE, STRTAB_BASE_CFG,
 };
+use super::streams::Why;
 use super::{Entry, Host, Operation, Reference};
 use crate::bus::MmioDevice;
 use crate::smmuv3::capabilities::{Wish, Wishes, negotiate};
@@ -222,7 +223,7 @@ impl Machine {
             }
             Operation::Announce(stream) => {
                 self.smmu.stream_added(*stream);
-                self.reference.configure(*stream, false);
+                self.reference.configure(*stream, Why::Device);
             }
             Operation::Reset => {
                 self.smmu.reset();

@@ -14,23 +14,38 @@ enum Bad {
     Event(u64, u64),
 }
 
+/// Why a stream is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Command,
+    Register,
+    /// Its device came, or was reset.
+    Device,
+}
+
 impl Reference {
     /// Every device gets what registers and table say.
     pub(super) fn configure_all(&mut self) {
         let streams: Vec<u32> = self.host.keys().copied().collect();
         for stream in streams {
-            self.configure(stream, false);
+            self.configure(stream, Why::Register);
         }
     }
 
     /// Returns whether the stream has the same stage 1 as before.
-    pub(super) fn configure(&mut self, stream: u32, by_command: bool) -> bool {
+    pub(super) fn configure(&mut self, stream: u32, why: Why) -> bool {
         if !self.host.contains_key(&stream) {
             self.streams.remove(&stream);
             return false;
         }
-        let wanted = self.wanted(stream, by_command);
-        self.install(stream, wanted, false)
+        let wanted = self.wanted(stream, why == Why::Command);
+        let dead = self.streams.get(&stream).is_some_and(|known| known.dead_atc) && why != Why::Device;
+        // Another try needs a stage 1, and that the guest was told of the last one.
+        match wanted {
+            StreamConfig::Stage1(_) if !dead || !self.atc_timeout => self.install(stream, wanted, false),
+            _ if dead => self.install(stream, without_ats(wanted), true),
+            _ => self.install(stream, wanted, false),
+        }
     }
 
     /// Returns whether the stream has the same stage 1 as before.
@@ -51,13 +66,7 @@ impl Reference {
     /// No ATS for a device whose ATC does not answer, until it is configured again.
     pub(super) fn give_up_atc(&mut self, stream: u32) {
         let Some(known) = self.streams.get(&stream).copied() else { return };
-        let wanted = match known.wanted {
-            StreamConfig::Stage1(Stage1([word0, word1])) => {
-                StreamConfig::Stage1(Stage1([word0, word1 & !(0b11 << 28)]))
-            }
-            other => other,
-        };
-        self.install(stream, wanted, true);
+        self.install(stream, without_ats(known.wanted), true);
     }
 
     fn wanted(&mut self, stream: u32, by_command: bool) -> StreamConfig {
@@ -159,5 +168,13 @@ impl Reference {
         }
         masked[1] |= u64::from(self.features.disable_stall) << 27;
         Ok(StreamConfig::Stage1(Stage1(masked)))
+    }
+}
+
+/// Bypass would have ATS on.
+fn without_ats(wanted: StreamConfig) -> StreamConfig {
+    match wanted {
+        StreamConfig::Stage1(Stage1([word0, word1])) => StreamConfig::Stage1(Stage1([word0, word1 & !(0b11 << 28)])),
+        StreamConfig::Bypass | StreamConfig::Abort => StreamConfig::Abort,
     }
 }
