@@ -139,6 +139,17 @@ impl Smmuv3 {
         result
     }
 
+    /// Lets `change` shut the device of a stream before a reset in which its back end cannot configure it, between two
+    /// commands of the guest. [`stream_added`](Self::stream_added) or [`move_stream`](Self::move_stream) is next, when the
+    /// reset is over.
+    pub fn hold_stream(&self, stream_id: Option<u32>, change: impl FnOnce()) {
+        let mut state = self.lock();
+        change();
+        if let Some(stream_id) = stream_id {
+            self.hold(&mut state, stream_id);
+        }
+    }
+
     /// How long a stream that cannot be configured yet is left alone, the first time. For tests, which do not want to
     /// wait.
     pub fn set_first_wait(&self, wait: Duration) {

@@ -143,6 +143,15 @@ impl Smmuv3 {
         }
     }
 
+    /// Nothing of a stream passes until it is configured again.
+    pub(super) fn hold(&self, state: &mut State, stream_id: u32) {
+        if let Some(stream) = state.streams.get_mut(&stream_id) {
+            stream.busy = true;
+            let first = state.first_wait;
+            state.busy.get_or_insert_with(|| Retry::after(first));
+        }
+    }
+
     /// Tries again to configure the streams whose devices were in reset, if it is time to.
     pub(super) fn configure_busy(&self, state: &mut State) {
         let Some(retry) = state.busy else { return };

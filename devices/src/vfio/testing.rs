@@ -38,6 +38,9 @@ pub(super) enum Entry {
     DisableIrqs(u32),
     Reset,
     BusReset,
+    /// The vSMMU shuts the function, and may open it again.
+    Hold,
+    Release,
     Map(u64, u64),
     Unmap(u64),
     Connect {
@@ -54,7 +57,7 @@ pub(super) enum Entry {
 pub(super) struct Diary(Arc<Mutex<Vec<Entry>>>);
 
 impl Diary {
-    fn add(&self, entry: Entry) {
+    pub(super) fn add(&self, entry: Entry) {
         self.0.lock().unwrap().push(entry);
     }
 

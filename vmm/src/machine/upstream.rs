@@ -38,4 +38,12 @@ impl Upstream for Behind {
         self.model.move_device(&mut self.counters(), to, || self.host.move_device(self.device, to))?;
         Ok(())
     }
+
+    fn hold(&self, at: Option<Bdf>) {
+        self.model.hold_stream(at.map(|id| id.requester_id().into()), || self.host.hold_device(self.device));
+    }
+
+    fn release(&self) {
+        self.host.release_device(self.device);
+    }
 }

@@ -187,6 +187,28 @@ impl IommufdSmmu {
         moved.map(|_| from)
     }
 
+    /// Shuts a device whose bus is going to be reset: while that goes on the kernel answers no attach and no detach, and
+    /// who waited for it would have the vSMMU wait. Until [`release_device`](Self::release_device) nothing is attached.
+    pub fn hold_device(&self, device: DeviceId) {
+        self.with_device(device, Stream::hold);
+    }
+
+    /// The reset is over. [`Smmuv3::stream_added`] is next.
+    ///
+    /// [`Smmuv3::stream_added`]: super::Smmuv3::stream_added
+    pub fn release_device(&self, device: DeviceId) {
+        self.with_device(device, Stream::release);
+    }
+
+    fn with_device(&self, device: DeviceId, change: fn(&mut Stream)) {
+        if let Some(Objects { streams, unreachable, .. }) = self.write().as_mut() {
+            let mut all = streams.values_mut().chain(unreachable.values_mut());
+            if let Some(stream) = all.find(|stream| stream.device() == device) {
+                change(stream);
+            }
+        }
+    }
+
     /// Destroys everything, in the kernel's order; devices are detached. Goes on after a failure and returns the first.
     /// Afterwards the vSMMU has no devices and no events.
     pub fn teardown(&self) -> Result<(), Error> {
@@ -242,13 +264,13 @@ impl PhysicalSmmu for IommufdSmmu {
         match stream.replace(fixed, config) {
             Ok(()) => Ok(Installed::Replaced),
             Err(source) => {
-                let busy = matches!(source, kernel::Error::DeviceBusy { .. });
-                if busy {
+                if matches!(source, kernel::Error::DeviceBusy { .. }) {
                     stream.wait_closed()
                 } else {
                     stream.fail_closed(fixed)
                 }
-                Err(InstallError { stream_id, busy, source: source.into() })
+                // Also if it was the abort that could not be attached.
+                Err(InstallError { stream_id, busy: stream.is_busy(), source: source.into() })
             }
         }
     }

@@ -25,6 +25,9 @@ pub(super) struct Stream {
     config: Option<StreamConfig>,
     /// The device was in reset when it was to get a page table, and is detached.
     busy: bool,
+    /// Its bus is about to be reset, or is: the kernel would answer an attach or detach only at the end of that
+    /// (`vfio_device_set.lock`), so it is detached and not asked.
+    held: bool,
     /// A page table of its own behind `config`, if it is not one of the fixed ones.
     nested: Option<NestedHwpt>,
 }
@@ -32,7 +35,7 @@ pub(super) struct Stream {
 impl Stream {
     /// A device with its vDEVICE, attached to a fixed page table.
     pub(super) fn new(device: Arc<dyn AttachHwpt>, vdevice: Vdevice, config: StreamConfig) -> Self {
-        Self { device, vdevice: Some(vdevice), config: Some(config), busy: false, nested: None }
+        Self { device, vdevice: Some(vdevice), config: Some(config), busy: false, held: false, nested: None }
     }
 
     pub(super) fn device(&self) -> DeviceId {
@@ -42,6 +45,22 @@ impl Stream {
     /// Whether it is configured so.
     pub(super) fn has(&self, config: StreamConfig) -> bool {
         self.config == Some(config)
+    }
+
+    /// Whether it waits for the end of a reset.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Detaches it, and attaches nothing before [`release`](Self::release).
+    pub(super) fn hold(&mut self) {
+        self.wait_closed();
+        self.held = true;
+    }
+
+    /// Page tables can be attached again.
+    pub(super) fn release(&mut self) {
+        self.held = false;
     }
 
     /// Off stage 1, then page table, then vDEVICE.
@@ -57,6 +76,9 @@ impl Stream {
 
     /// Replaces the configuration; what was attached before is freed only afterwards.
     pub(super) fn replace(&mut self, fixed: Fixed<'_>, config: StreamConfig) -> Result<(), kernel::Error> {
+        if self.held {
+            return Err(self.is_held(fixed.abort));
+        }
         let nested = match config {
             StreamConfig::Stage1(ste) => Some(fixed.viommu.alloc_nested(self.device(), Ste(ste.0))?),
             StreamConfig::Bypass | StreamConfig::Abort => None,
@@ -132,9 +154,16 @@ impl Stream {
 
     /// Attaches a page table. Who was in reset the last time may be so for a minute and is not waited for again.
     fn attach(&mut self, hwpt: &NestedHwpt) -> Result<(), kernel::Error> {
+        if self.held {
+            return Err(self.is_held(hwpt));
+        }
         if self.busy { self.device.try_attach_hwpt(hwpt.id()) } else { self.device.attach_hwpt(hwpt.id()) }?;
         self.busy = false;
         Ok(())
+    }
+
+    fn is_held(&self, hwpt: &NestedHwpt) -> kernel::Error {
+        kernel::Error::DeviceBusy { device: self.device(), hwpt: hwpt.id() }
     }
 
     fn free_old(&mut self, new: Option<NestedHwpt>) {
@@ -147,6 +176,9 @@ impl Stream {
 
     fn detach(&mut self) {
         self.config = None;
+        if self.held {
+            return;
+        }
         if let Err(error) = self.device.detach_hwpt() {
             log::error!("{} cannot even be detached: {error}", self.device());
         }

@@ -1,5 +1,6 @@
 //! Devices that get other StreamIDs, or none, because the guest changed bus numbers.
 
+use nestling_iommufd::fake::Record;
 use nestling_iommufd::{AttachHwpt, Call, DeviceId};
 
 use super::nested::{ABORT, BYPASS, Host};
@@ -178,6 +179,38 @@ fn a_device_that_is_lost_during_its_reset_stays_without_a_page_table() {
     assert_eq!(host.kernel.attached(host.id(0)), None);
     host.renumber(&guest.smmu, 0, Some(STREAMS[0])).unwrap();
     assert!(host.translates(0));
+    host.end();
+}
+
+#[test]
+fn during_a_reset_of_its_bus_a_device_is_shut_and_the_kernel_is_not_asked() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let stream = STREAMS[0];
+    guest.set_ste(stream, stage1_ste(SCRATCH));
+    guest.smmu.hold_stream(Some(stream), || host.physical.hold_device(host.id(0)));
+    assert_eq!(host.kernel.attached(host.id(0)), None);
+    host.kernel.take_records();
+    host.executed();
+    // What would wait for the end of the reset with the vSMMU locked.
+    guest.set_ste(stream, stage1_ste(SCRATCH + 0x1000));
+    guest.set_ste(stream, BYPASS_STE);
+    guest.run(&[atc_inv(stream), sync()]);
+    guest.write(CR0, 0b1100);
+    guest.write(CR0, 0b1101);
+    host.renumber(&guest.smmu, 0, None).unwrap();
+    host.renumber(&guest.smmu, 0, Some(NEW)).unwrap();
+    guest.set_ste(NEW, stage1_ste(SCRATCH));
+    host.renumber(&guest.smmu, 0, Some(NEW)).unwrap();
+    let records = host.kernel.take_records();
+    let asked = |record: &&Record| matches!(record, Record::Attach { device, .. } | Record::Detach { device } if *device == host.id(0));
+    assert_eq!(records.iter().find(asked), None);
+    assert_eq!(host.executed(), Vec::<CommandWords>::new(), "nothing is in the atc");
+    assert_eq!(host.kernel.attached(host.id(0)), None);
+    host.physical.release_device(host.id(0));
+    host.renumber(&guest.smmu, 0, Some(NEW)).unwrap();
+    assert!(host.translates(0));
+    assert_eq!(guest.smmu.stats().installs.failed, 1, "at the new number, once");
     host.end();
 }
 

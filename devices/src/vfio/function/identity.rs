@@ -17,6 +17,16 @@ pub trait Upstream: Send + Sync {
     /// Comes after each reset of the function, too, with the StreamID that it has: while a device is in reset the kernel
     /// attaches no page table to it, so that there may be one to attach now.
     fn renumber(&self, to: Option<Bdf>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The bus of the function, whose StreamID is `at`, is going to be reset. Until [`release`](Self::release) nothing of
+    /// the function may pass, and the host must not be asked for anything of its page tables: the kernel would answer
+    /// when the reset is over, which takes a minute if the device does not come back.
+    fn hold(&self, at: Option<Bdf>) {
+        let _ = at;
+    }
+
+    /// A reset is over, whether it was announced or not. [`renumber`](Self::renumber) is next.
+    fn release(&self) {}
 }
 
 pub(super) struct Identity {
@@ -77,7 +87,18 @@ impl VfioFunction {
     /// The function comes out of a reset.
     pub(super) fn renumber_again(&self) {
         let number = self.identity.number();
+        if let Some(upstream) = self.identity.upstream.get() {
+            upstream.release();
+        }
         self.tell_upstream(*number);
+    }
+
+    /// The bus of the function is going to be reset.
+    pub(super) fn hold(&self) {
+        let number = self.identity.number();
+        if let Some(upstream) = self.identity.upstream.get() {
+            upstream.hold(*number);
+        }
     }
 
     /// With the number locked: the last that is told is the one that it has.

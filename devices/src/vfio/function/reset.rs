@@ -36,7 +36,15 @@ impl VfioFunction {
         self.begin(&mut state);
         let (host, me) = (self.host.clone(), self.me.clone());
         let work = move || {
-            let result = if bus { host.reset_bus() } else { host.reset() };
+            let result = if bus {
+                // Not under the lock of the function: its requester ID may be changing.
+                if let Some(function) = me.upgrade() {
+                    function.hold();
+                }
+                host.reset_bus()
+            } else {
+                host.reset()
+            };
             // The last owner of the device is not to be this thread.
             drop(host);
             if let Some(function) = me.upgrade() {

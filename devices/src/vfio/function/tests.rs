@@ -2,7 +2,7 @@ mod identity;
 mod interrupts;
 mod reset;
 
-use super::super::testing::{Entry, FakeHost, FakeMapper, FakeRouter};
+use super::super::testing::{Diary, Entry, FakeHost, FakeMapper, FakeRouter};
 use super::*;
 use proptest::prelude::*;
 

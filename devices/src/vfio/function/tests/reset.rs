@@ -88,6 +88,37 @@ fn a_bus_reset_is_one_of_the_bus() {
     assert_eq!((guest.read(0x04) as u16, guest.function.counters().resets), (0, 1));
 }
 
+/// A vSMMU that notes when it shuts the function.
+struct Shutting(Diary);
+
+impl Upstream for Shutting {
+    fn renumber(&self, _: Option<Bdf>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+    fn hold(&self, at: Option<Bdf>) {
+        assert_eq!(at, Some(Bdf::from_requester_id(REQUESTER as u16)));
+        self.0.add(Entry::Hold);
+    }
+    fn release(&self) {
+        self.0.add(Entry::Release);
+    }
+}
+
+#[test]
+fn the_vsmmu_shuts_the_function_before_its_bus_is_reset() {
+    let guest = guest();
+    guest.function.set_upstream(Arc::new(Shutting(guest.host.diary.clone())));
+    guest.enable();
+    guest.take();
+    guest.function.bus_reset();
+    let entries = guest.take();
+    let at = |entry: &Entry| entries.iter().position(|other| other == entry).unwrap_or(usize::MAX);
+    assert!(at(&command(0)) < at(&Entry::Hold) && at(&Entry::Hold) < at(&Entry::BusReset), "{entries:?}");
+    assert_eq!(entries.last(), Some(&Entry::Release));
+    guest.write16(EXPRESS + 8, 0x8000);
+    assert!(!guest.take().contains(&Entry::Hold), "the kernel answers during a reset of a function");
+}
+
 /// A guest whose device does not come back from the reset that it has just asked for.
 fn stuck(ask: impl Fn(&Guest)) -> Guest {
     let guest = guest();
