@@ -210,6 +210,22 @@ fn a_device_in_a_long_reset_is_shut_and_gets_its_entry_when_the_reset_is_over() 
 }
 
 #[test]
+fn a_device_that_cannot_be_aborted_because_of_its_reset_is_tried_again_too() {
+    let host = Host::new();
+    let mut guest = host.guest();
+    let device = host.devices[0].dev_id();
+    guest.set_ste(STREAMS[0], BYPASS_STE);
+    host.kernel.set_in_reset(device, true);
+    host.kernel.fail_next(Call::NestedAlloc, libc::ENOMEM);
+    guest.write_ste(STREAMS[0], stage1_ste(SCRATCH));
+    guest.run(&[cfgi_ste(STREAMS[0])]);
+    assert_eq!(host.kernel.attached(device), None);
+    host.kernel.set_in_reset(device, false);
+    guest.run(&[sync()]);
+    assert!(host.ste(0).unwrap()[0] & 0xf == 0b1011);
+}
+
+#[test]
 fn the_end_of_a_reset_can_be_told() {
     let host = Host::new();
     let mut guest = host.guest();
