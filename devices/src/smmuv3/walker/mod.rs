@@ -61,8 +61,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 const STUCK: &str = "an emulated device does not finish an access that it began before";
 
-/// Width of addresses that bypass stage 1: IDR5.OAS.
-const OAS_BITS: u8 = 48;
+/// The widest addresses that there are here.
+const MOST_BITS: u8 = 48;
 
 /// Why a device cannot be put behind the vSMMU, or be moved.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -264,11 +264,11 @@ impl State {
         let stream = self.streams.get_mut(source.stream_id).ok_or(Fault::Abort)?;
         let ste = match stream.config {
             StreamConfig::Abort => return Err(Fault::Abort),
-            StreamConfig::Bypass => return bypass(iova),
+            StreamConfig::Bypass => return bypass(features, iova),
             StreamConfig::Stage1(ste) => ste,
         };
         let index = match context::select(ste, source.substream_id)? {
-            Select::Bypass => return bypass(iova),
+            Select::Bypass => return bypass(features, iova),
             Select::Context(index) => index,
         };
         let context = stream.context(index, || {
@@ -313,8 +313,8 @@ impl State {
 }
 
 /// What is wider than the output address size ends in a stage 1 fault, also without stage 1 (section 3.4).
-fn bypass(iova: u64) -> Result<Extent, Fault> {
-    match (1u64 << OAS_BITS).checked_sub(iova) {
+fn bypass(features: &Features, iova: u64) -> Result<Extent, Fault> {
+    match (1u64 << features.oas_bits().min(MOST_BITS)).checked_sub(iova) {
         Some(length @ 1..) => Ok(Extent { address: iova, length }),
         _ => Err(Fault::Walk { fault: WalkFault::AddressSize, record: true, abort: true }),
     }

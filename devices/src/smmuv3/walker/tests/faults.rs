@@ -169,3 +169,14 @@ fn the_eventfd_is_readable_while_there_are_events() {
     assert!(guest.read(0).is_err());
     assert!(is_readable());
 }
+
+#[test]
+fn what_bypasses_has_the_width_of_addresses_that_the_guest_was_shown() {
+    let wishes = Wishes { oas: Wish::Exactly(32), ..Wishes::default() };
+    let features = negotiate(&wishes, &WalkerSmmu::host_capabilities()).unwrap().features;
+    let guest = Guest::with_features(features);
+    guest.smmu.install(STREAM, StreamConfig::Bypass).unwrap();
+    assert!(guest.reaches(DATA, DATA));
+    assert_eq!(guest.read(1 << 32), Err(DmaError::Aborted { iova: 1 << 32 }));
+    assert_eq!(guest.event_number(), number::F_ADDR_SIZE);
+}
