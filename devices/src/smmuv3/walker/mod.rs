@@ -73,6 +73,9 @@ pub enum Error {
     /// No device has the StreamID.
     #[error("stream {0:#x} has no device")]
     NoStream(u32),
+    /// Nothing new passes, but what the device began before may still reach memory.
+    #[error("stream {0:#x} is shut, but its device does not finish an access that it began before")]
+    Stuck(u32),
 }
 
 /// Counters since it was made.
@@ -166,13 +169,12 @@ impl WalkerSmmu {
     pub fn remove_stream(&self, stream_id: u32) -> Result<(), Error> {
         let mut state = self.lock();
         state.streams.remove(stream_id).ok_or(Error::NoStream(stream_id))?;
-        self.wait_for_flights(state);
-        Ok(())
+        if self.wait_for_flights(state) { Ok(()) } else { Err(Error::Stuck(stream_id)) }
     }
 
     /// Gives the device of a port another StreamID, or none, because the guest changed bus numbers. All ports of the
     /// device follow; they abort until the model configures the new stream, which [`Smmuv3::move_stream`] does around
-    /// this. If the StreamID is taken the device has none.
+    /// this. After a failure (the StreamID is taken, or an access under way does not end) the device has none.
     ///
     /// [`Smmuv3::move_stream`]: super::Smmuv3::move_stream
     pub fn move_device(&self, port: &DmaPort, to: Option<u32>) -> Result<(), Error> {
@@ -181,7 +183,8 @@ impl WalkerSmmu {
         if name.get() == to {
             return Ok(());
         }
-        if let Some(from) = name.get() {
+        let from = name.get();
+        if let Some(from) = from {
             state.streams.remove(from);
         }
         let result = match to {
@@ -192,8 +195,13 @@ impl WalkerSmmu {
             }
             None => Ok(()),
         };
-        self.wait_for_flights(state);
-        result
+        if self.wait_for_flights(state) {
+            return result;
+        }
+        if let (Ok(()), Some(to)) = (&result, to) {
+            self.lock().streams.remove(to);
+        }
+        result.and(from.or(to).map_or(Ok(()), |stream_id| Err(Error::Stuck(stream_id))))
     }
 
     /// Counters since it was made.

@@ -157,6 +157,19 @@ fn a_device_that_is_stuck_does_not_stop_the_guest_and_nothing_is_called_complete
 }
 
 #[test]
+fn a_device_that_is_stuck_is_not_moved_and_nobody_says_that_it_is_gone() {
+    let (guest, _) = two_pages();
+    let slices = guest.port.get_slices(GuestAddress(IOVA), 8, Permissions::Write).unwrap();
+    assert_eq!(guest.smmu.move_device(&guest.port, Some(0x300)), Err(Error::Stuck(STREAM)));
+    assert_eq!((guest.port.stream_id(), guest.smmu.has_stream(0x300)), (None, false));
+    let _other = guest.smmu.add_stream(0x400).unwrap();
+    assert_eq!(guest.smmu.remove_stream(0x400), Err(Error::Stuck(0x400)));
+    drop(slices);
+    guest.smmu.move_device(&guest.port, Some(0x300)).unwrap();
+    assert_eq!(guest.port.stream_id(), Some(0x300));
+}
+
+#[test]
 fn capabilities_can_be_negotiated_in_full() {
     let features = everything();
     assert!(features.idr5.gran4k() && features.idr5.gran16k() && features.idr5.gran64k());
