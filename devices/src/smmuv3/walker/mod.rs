@@ -238,21 +238,14 @@ impl WalkerSmmu {
     }
 
     /// Waits until no access is under way that started before. Returns whether that came to be.
-    fn wait_for_flights(&self, mut state: MutexGuard<'_, State>) -> bool {
-        let wait = |state| {
-            let (state, _) = self
-                .landed
-                .wait_timeout_while(state, PATIENCE, |state: &mut State| state.flights.has_old())
-                .unwrap_or_else(PoisonError::into_inner);
-            state
-        };
-        // Some may be left of a wait that was given up.
-        state = wait(state);
-        if state.flights.has_old() {
-            return false;
-        }
-        state.flights.turn();
-        !wait(state).flights.has_old()
+    fn wait_for_flights(&self, state: MutexGuard<'_, State>) -> bool {
+        let since = state.flights.now();
+        let mut landed = |state: &mut State| state.flights.have_landed(since);
+        let (_state, wait) = self
+            .landed
+            .wait_timeout_while(state, PATIENCE, |state| !landed(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        !wait.timed_out()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
