@@ -175,7 +175,8 @@ impl Features {
     }
 }
 
-/// Bits of a value of SMMU_IDR5.OAS; those reserved count as the widest that is known.
+/// Bits of a value of SMMU_IDR5.OAS. What is reserved counts as 48, as in the kernel (`arm_smmu_device_hw_probe`), by
+/// whose stage 2 addresses go.
 pub(super) fn oas_bits(oas: u8) -> u8 {
-    OAS_BITS[usize::from(oas).min(OAS_BITS.len() - 1)]
+    OAS_BITS.get(usize::from(oas)).copied().unwrap_or(48)
 }

@@ -308,3 +308,11 @@ fn values_from_a_file_are_looked_at() {
         assert!(said.starts_with(field), "{said}");
     }
 }
+
+#[test]
+fn an_address_size_that_nobody_knows_counts_as_the_kernels() {
+    let mut unknown = host();
+    unknown.idr[5] |= 7;
+    let result = negotiate(&Wishes::default(), &unknown).unwrap();
+    assert_eq!((result.values.oas, result.features.idr5.oas()), (48, 5));
+}

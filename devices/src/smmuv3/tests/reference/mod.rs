@@ -148,7 +148,7 @@ impl Reference {
 
     /// Bits of an output address.
     fn oas(&self) -> u32 {
-        [32, 36, 40, 42, 44, 48, 52, 52][self.idr5(2, 0) as usize]
+        [32, 36, 40, 42, 44, 48, 52, 48][self.idr5(2, 0) as usize]
     }
 
     fn idr5(&self, high: u32, low: u32) -> u64 {
