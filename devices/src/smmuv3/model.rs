@@ -216,10 +216,13 @@ impl Smmuv3 {
     }
 
     fn write_register(&self, state: &mut State, offset: u64, value: u32) {
-        let Effect { commands, translation, ignored } = state.registers.write(offset, value);
+        let Effect { commands, translation, stopped, ignored } = state.registers.write(offset, value);
         if ignored {
             state.stats.ignored_accesses += 1;
             log::debug!("{}: write of {value:#x} to register {offset:#x} is not allowed now", self.name);
+        }
+        if stopped {
+            state.atc_timeout = false;
         }
         if translation {
             self.configure_all(state);

@@ -16,12 +16,14 @@ pub(super) struct Effect {
     pub(super) commands: bool,
     /// SMMUEN or, without it, GBPA changed: every stream has another configuration.
     pub(super) translation: bool,
+    /// The command queue was disabled: what it had to tell is forgotten.
+    pub(super) stopped: bool,
     /// The architecture does not allow the write at this moment; it had no effect.
     pub(super) ignored: bool,
 }
 
 impl Effect {
-    const NONE: Self = Self { commands: false, translation: false, ignored: false };
+    const NONE: Self = Self { commands: false, translation: false, stopped: false, ignored: false };
     const COMMANDS: Self = Self { commands: true, ..Self::NONE };
     const IGNORED: Self = Self { ignored: true, ..Self::NONE };
 }
@@ -270,6 +272,7 @@ impl Registers {
         Effect {
             commands: !before.cmdqen() && written.cmdqen(),
             translation: before.smmuen() != written.smmuen(),
+            stopped: before.cmdqen() && !written.cmdqen(),
             ignored: false,
         }
     }

@@ -356,6 +356,15 @@ fn an_atc_without_ats_is_sent_invalidations_again_after_any_configuration() {
 }
 
 #[test]
+fn a_queue_that_is_disabled_forgets_what_its_next_sync_had_to_tell() {
+    let mut guest = Guest::running();
+    guest.fake.lock().dead.insert(STREAMS[0]);
+    guest.run(&[atc_inv(STREAMS[0])]);
+    guest.use_command_queue(8);
+    guest.run(&[sync()]);
+}
+
+#[test]
 fn a_reset_forgets_dead_atcs() {
     let mut guest = Guest::running();
     let stream = STREAMS[0];

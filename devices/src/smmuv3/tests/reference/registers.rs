@@ -179,6 +179,9 @@ impl Reference {
         let before = self.read(CR0);
         let ats = self.idr0(10, 10) as u32;
         self.set(CR0, value & (0b1101 | ats << 4));
+        if before & !value & 8 != 0 {
+            self.atc_timeout = false;
+        }
         if (before ^ value) & 1 != 0 {
             self.configure_all();
         }
