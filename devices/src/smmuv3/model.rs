@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) first_wait: Duration,
     /// An ATC invalidation timed out since the last CMD_SYNC.
     pub(super) atc_timeout: bool,
+    /// Translations of before the last reset may still be cached.
+    pub(super) stale: bool,
     pub(super) stats: Stats,
     /// Of each stream that has or had a device.
     pub(super) stream_stats: BTreeMap<u32, StreamStats>,
@@ -87,6 +89,7 @@ impl Smmuv3 {
                 busy: None,
                 first_wait: FIRST_WAIT,
                 atc_timeout: false,
+                stale: false,
                 stats: Stats::default(),
                 stream_stats: BTreeMap::new(),
                 limit: RateLimit::default(),

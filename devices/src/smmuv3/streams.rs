@@ -98,6 +98,9 @@ impl Smmuv3 {
     fn install(&self, state: &mut State, stream_id: u32, mut stream: Stream) -> bool {
         let config = stream.config;
         stream.busy = false;
+        if state.stale && matches!(config, StreamConfig::Stage1(_)) {
+            self.invalidate_everything(state);
+        }
         let waited = state.streams.get(&stream_id).is_some_and(|before| before.busy);
         let installed = self.physical.install(stream_id, config);
         let counters = state.stream_stats.entry(stream_id).or_default();
@@ -218,9 +221,11 @@ impl Smmuv3 {
         }
     }
 
-    /// Drops all cached translations of the guest.
+    /// Drops all cached translations of the guest. If that fails it is tried again before a stream gets a stage 1.
     pub(super) fn invalidate_everything(&self, state: &mut State) {
-        if let Err(error) = self.physical.invalidate(&[[opcode::TLBI_NSNH_ALL.into(), 0]]) {
+        let result = self.physical.invalidate(&[[opcode::TLBI_NSNH_ALL.into(), 0]]);
+        state.stale = result.is_err();
+        if let Err(error) = result {
             state.stats.failed_invalidations += 1;
             self.complain(state, format_args!("cached translations may survive a reset: {error}"));
         }

@@ -365,6 +365,21 @@ fn a_queue_that_is_disabled_forgets_what_its_next_sync_had_to_tell() {
 }
 
 #[test]
+fn what_a_reset_could_not_invalidate_is_invalidated_before_the_next_stage_1() {
+    let mut guest = Guest::running();
+    guest.fake.lock().failures.push_back(InvalidateError::Failed("out of memory".into()));
+    guest.smmu.reset();
+    guest.start();
+    guest.set_ste(STREAMS[0], BYPASS_STE);
+    guest.fake.take_calls();
+    guest.set_ste(STREAMS[0], stage1_ste(SCRATCH));
+    guest.set_ste(STREAMS[1], stage1_ste(SCRATCH));
+    let calls = guest.fake.take_calls();
+    assert_eq!(calls[0], Call::Invalidate(vec![words(tlbi_nsnh_all())]));
+    assert!(matches!(calls[1..], [Call::Install(..), Call::Install(..)]), "once: {calls:?}");
+}
+
+#[test]
 fn a_reset_forgets_dead_atcs() {
     let mut guest = Guest::running();
     let stream = STREAMS[0];

@@ -74,6 +74,8 @@ pub struct Reference {
     words: BTreeMap<u64, u32>,
     streams: BTreeMap<u32, Known>,
     atc_timeout: bool,
+    /// Something of before the last reset may be cached.
+    stale: bool,
     /// What each device has.
     host: BTreeMap<u32, StreamConfig>,
     troubles: Troubles,
@@ -107,6 +109,7 @@ impl Reference {
             words: BTreeMap::new(),
             streams: BTreeMap::new(),
             atc_timeout: false,
+            stale: false,
             host: streams.iter().map(|&stream| (stream, StreamConfig::Bypass)).collect(),
             troubles: Troubles::default(),
             pending: VecDeque::new(),
@@ -128,7 +131,7 @@ impl Reference {
         self.atc_timeout = false;
         self.configure_all();
         // Nothing cached survives, and no event of the old world.
-        let _ = self.invalidate([0x30, 0]);
+        self.stale = self.invalidate([0x30, 0]).is_err();
         if !self.troubles.deaf {
             self.pending.clear();
         }

@@ -50,6 +50,9 @@ impl Reference {
 
     /// Returns whether the stream has the same stage 1 as before.
     pub(super) fn install(&mut self, stream: u32, wanted: StreamConfig, dead_atc: bool) -> bool {
+        if self.stale && matches!(wanted, StreamConfig::Stage1(_)) {
+            self.stale = self.invalidate([0x30, 0]).is_err();
+        }
         let Some(now) = self.host.get_mut(&stream) else {
             self.streams.remove(&stream);
             return false;
