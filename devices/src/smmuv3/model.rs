@@ -21,6 +21,9 @@ use super::stats::{DeviceCounters, Stats, StreamStats};
 use super::streams::{Cause, FIRST_WAIT, Retry, Stream};
 use crate::bus::MmioDevice;
 
+/// Streams of which counters are kept, if not more have a device.
+const MOST_STREAM_STATS: usize = 256;
+
 /// What distinguishes one vSMMU from another.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,7 +64,7 @@ pub(super) struct State {
     /// Translations of before the last reset may still be cached.
     pub(super) stale: bool,
     pub(super) stats: Stats,
-    /// Of each stream that has or had a device.
+    /// Of each stream that has a device, and of some that had one.
     pub(super) stream_stats: BTreeMap<u32, StreamStats>,
     limit: RateLimit,
 }
@@ -139,6 +142,7 @@ impl Smmuv3 {
         if let Some(to) = to {
             self.configure(state, to, Cause::Device);
         }
+        forget_some(state);
         result
     }
 
@@ -192,7 +196,7 @@ impl Smmuv3 {
         Stats { invalidation_ioctls: self.physical.invalidation_calls(), ..stats }
     }
 
-    /// Counters of each stream, by StreamID.
+    /// Counters of each stream that has a device, by StreamID, and of 256 in all that have or had one.
     pub fn stream_stats(&self) -> Vec<(u32, StreamStats)> {
         self.lock().stream_stats.iter().map(|(&stream_id, &stats)| (stream_id, stats)).collect()
     }
@@ -232,6 +236,18 @@ impl Smmuv3 {
         }
         if commands {
             self.consume_commands(state);
+        }
+    }
+}
+
+/// Keeps a guest that gives its devices one StreamID after the other from filling the memory with counters.
+fn forget_some(state: &mut State) {
+    let State { streams, stream_stats, .. } = state;
+    while stream_stats.len() > MOST_STREAM_STATS {
+        let without_device = stream_stats.keys().find(|stream_id| !streams.contains_key(stream_id)).copied();
+        match without_device {
+            Some(stream_id) => drop(stream_stats.remove(&stream_id)),
+            None => break,
         }
     }
 }

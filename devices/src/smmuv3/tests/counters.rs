@@ -94,6 +94,23 @@ fn errors_are_counted_by_what_the_guest_is_told() {
 }
 
 #[test]
+fn a_guest_that_renumbers_its_buses_for_ever_does_not_fill_the_memory_with_counters() {
+    let guest = Guest::running();
+    let [mut at, other] = STREAMS;
+    for to in 0x1000..0x3000 {
+        guest.smmu.move_stream(Some(to), || {
+            let mut fake = guest.fake.lock();
+            let config = fake.streams.remove(&at).unwrap();
+            fake.streams.insert(to, config);
+        });
+        at = to;
+    }
+    let known = guest.smmu.stream_stats();
+    assert!(known.len() <= 256, "{}", known.len());
+    assert!([at, other].iter().all(|stream_id| known.iter().any(|(known, _)| known == stream_id)));
+}
+
+#[test]
 fn a_reset_does_not_reset_them() {
     let mut guest = Guest::running();
     guest.run(&[tlbi_va(1, 0), sync()]);
