@@ -108,9 +108,12 @@ fn parse(mut bytes: &[u8], next: &mut u32, events: &mut [Vevent]) -> Result<usiz
         let flags = word32(&header[..4]);
         let sequence = word32(&header[4..]) & SEQUENCE_MASK;
         let Some(event) = events.get_mut(count) else {
-            // A second lone header may still have fit: the gap shows in the next record's sequence number.
-            bytes = if flags & LOST_EVENTS != 0 { rest } else { bytes };
-            break;
+            // Lone headers may still have fit, and records in the room that they left: the gap shows in the sequence
+            // number of the next record.
+            let size = if flags & LOST_EVENTS != 0 { 0 } else { RECORD_SIZE - HEADER_SIZE };
+            let Some((_, rest)) = rest.split_at_checked(size) else { break };
+            bytes = rest;
+            continue;
         };
         let skipped = sequence.wrapping_sub(*next) & SEQUENCE_MASK;
         if flags & LOST_EVENTS != 0 {

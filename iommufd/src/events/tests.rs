@@ -107,6 +107,18 @@ fn a_lone_header_without_a_slot_shows_in_the_next_record() {
 }
 
 #[test]
+fn whatever_else_has_no_slot_shows_in_the_next_record_too() {
+    let mut next = 0;
+    let more = [(LOST_EVENTS, 5), (LOST_EVENTS, 7), (0, 8), (LOST_EVENTS, 9)];
+    let more = more.map(|(flags, sequence)| record_bytes(flags, sequence)).concat();
+    let bytes = [record_bytes(0, 0), more].concat();
+    let mut events = [Vevent::default(); 1];
+    assert_eq!(parse(&bytes, &mut next, &mut events).unwrap(), 1);
+    assert_eq!(parse(&record_bytes(0, 10), &mut next, &mut events).unwrap(), 1);
+    assert_eq!(events[0].lost, 9);
+}
+
+#[test]
 fn half_a_record_is_an_error() {
     let mut events = [Vevent::default(); 2];
     let bytes = record_bytes(0, 0);
