@@ -240,7 +240,7 @@ impl WalkerSmmu {
     /// Waits until no access is under way that started before. Returns whether that came to be.
     fn wait_for_flights(&self, state: MutexGuard<'_, State>) -> bool {
         let since = state.flights.now();
-        let mut landed = |state: &mut State| state.flights.have_landed(since);
+        let landed = |state: &mut State| state.flights.have_landed(since);
         let (_state, wait) = self
             .landed
             .wait_timeout_while(state, PATIENCE, |state| !landed(state))
