@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -16,24 +17,52 @@ use super::streams::{Cause, Stream};
 /// Commands read from guest memory at once.
 pub(super) const CHUNK: usize = 256;
 
+/// Calls to the host (batches and configurations) after which others who wait for the vSMMU get their turn. Most writes of
+/// CMDQ_PROD need one or two.
+const CALLS_AT_ONCE: u32 = 8;
+
 /// A command as it lies in guest memory.
 pub(super) type CommandBytes = [u8; COMMAND_SIZE as usize];
 
 /// The queue has stopped at an error that the guest now sees.
 struct Stopped;
 
+/// How far commands were executed.
+enum Progress {
+    /// There are no more.
+    Done,
+    /// CMDQ_CONS is behind the last that was executed, no batch is open, and others may go first.
+    Paused,
+}
+
 impl Smmuv3 {
-    /// Executes all commands up to CMDQ_PROD, or to the first error.
-    pub(super) fn consume_commands(&self, state: &mut State) {
-        let mut chunk = std::mem::take(&mut state.chunk);
-        if let Ok(()) = self.consume_chunks(state, &mut chunk) {
-            // Without a CMD_SYNC at the end the guest may still wait for CMDQ_CONS.
-            let _ = self.flush(state);
+    /// Executes all commands up to CMDQ_PROD, or to the first error. A queue of slow ones does not keep the vSMMU from
+    /// everybody else: now and then its lock is given away, between two commands. Who adds commands meanwhile leaves them
+    /// to the vCPU that is at it, so their order stays.
+    pub(super) fn consume_commands<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if std::mem::replace(&mut state.consuming, true) {
+            return state;
         }
-        state.chunk = chunk;
+        loop {
+            state.calls = 0;
+            let mut chunk = std::mem::take(&mut state.chunk);
+            let progress = self.consume_chunks(&mut state, &mut chunk);
+            state.chunk = chunk;
+            match progress {
+                Ok(Progress::Paused) => state = self.let_others_in(state),
+                Ok(Progress::Done) => {
+                    // Without a CMD_SYNC at the end the guest may still wait for CMDQ_CONS.
+                    let _ = self.flush(&mut state);
+                    break;
+                }
+                Err(Stopped) => break,
+            }
+        }
+        state.consuming = false;
+        state
     }
 
-    fn consume_chunks(&self, state: &mut State, chunk: &mut [CommandBytes]) -> Result<(), Stopped> {
+    fn consume_chunks(&self, state: &mut State, chunk: &mut [CommandBytes]) -> Result<Progress, Stopped> {
         while state.registers.takes_commands() {
             let queue = state.registers.command_queue();
             let start = queue.advance(state.registers.cmdq_cons.rd(), 0);
@@ -68,11 +97,22 @@ impl Smmuv3 {
                         state.stats.opcodes.count(masked[0] as u8);
                         if state.batch.push(masked, index) {
                             self.flush(state)?;
+                            if state.calls >= CALLS_AT_ONCE {
+                                return Ok(pause(state, queue.advance(index, 1)));
+                            }
                         }
                     }
                     Ok(command) => {
+                        // Only where the batch ends anyway.
+                        if state.calls >= CALLS_AT_ONCE && command.configures() {
+                            self.flush(state)?;
+                            return Ok(pause(state, index));
+                        }
                         state.stats.opcodes.count(words[0] as u8);
                         self.execute(state, command, index)?;
+                        if state.calls >= CALLS_AT_ONCE && state.batch.commands().is_empty() {
+                            return Ok(pause(state, queue.advance(index, 1)));
+                        }
                     }
                     Err(reason) => {
                         // Those before it come first.
@@ -86,7 +126,7 @@ impl Smmuv3 {
             // Nobody reads it before the lock is released.
             state.registers.cmdq_cons.set_rd(queue.advance(start, count as u32));
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Executes one command. On an error CMDQ_CONS is at the command that caused it.
@@ -170,6 +210,7 @@ impl Smmuv3 {
         if state.batch.commands().is_empty() {
             return Ok(());
         }
+        state.calls = state.calls.saturating_add(1);
         state.stats.invalidation_batches += 1;
         state.stats.invalidation_commands += state.batch.commands().len() as u64;
         let start = Instant::now();
@@ -220,6 +261,7 @@ impl Smmuv3 {
                 position += 1;
                 continue;
             }
+            state.calls = state.calls.saturating_add(1);
             match (self.physical.invalidate(&[command]), stream) {
                 (Ok(()), _) => {}
                 (Err(InvalidateError::Timeout { .. }), Some(stream)) => {
@@ -245,6 +287,12 @@ impl Smmuv3 {
         self.complain(state, format_args!("command queue stopped at {index:#x} with {error:?}: {reason}"));
         self.global_error(state, Gerror::new().with_cmdq_err(true));
     }
+}
+
+/// Ends a stretch of commands before the one at `index`.
+fn pause(state: &mut State, index: u32) -> Progress {
+    state.registers.cmdq_cons.set_rd(index);
+    Progress::Paused
 }
 
 /// Whether nothing can be in the ATC of a stream, or nothing of it can be used.

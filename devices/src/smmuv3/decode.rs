@@ -29,6 +29,13 @@ pub(super) enum Command {
     Sync(Sync),
 }
 
+impl Command {
+    /// Whether it makes an end of the invalidations before it and may begin new ones.
+    pub(super) fn configures(&self) -> bool {
+        matches!(self, Self::ConfigureStream(_) | Self::ConfigureStreams(_))
+    }
+}
+
 /// Why a command is CERROR_ILL.
 pub(super) type Illegal = &'static str;
 

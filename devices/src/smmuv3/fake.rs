@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
 
 use super::decode::atc_stream;
 use super::physical::{
@@ -28,6 +30,8 @@ pub(super) struct Inner {
     pub(super) failures: VecDeque<InvalidateError>,
     /// Streams whose ATC never answers.
     pub(super) dead: BTreeSet<u32>,
+    /// How long an invalidation takes.
+    pub(super) slow: Option<Duration>,
     /// Fails the next install.
     pub(super) fail_install: bool,
     /// Streams whose devices are in reset.
@@ -130,6 +134,10 @@ impl PhysicalSmmu for FakeSmmu {
 
     fn invalidate(&self, commands: &[CommandWords]) -> Result<(), InvalidateError> {
         assert!(!commands.is_empty(), "the kernel answers EINVAL to an empty batch");
+        let slow = self.lock().slow;
+        if let Some(slow) = slow {
+            thread::sleep(slow);
+        }
         let mut inner = self.lock();
         inner.invalidations += 1;
         if !inner.forget {

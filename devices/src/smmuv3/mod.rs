@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Commands are executed on the vCPU thread that wrote CMDQ_PROD, under the lock of the vSMMU; when the write returns,
-//! they are done. No DMA passes through here.
+//! they are done, unless another vCPU is at it already, which does them in their order then: between two commands it gives
+//! the lock to others now and then. No DMA passes through here.
 //!
 //! # What is there
 //! A stage 1 only, non-secure SMMUv3.2, by the sections of IHI 0070 G.b:

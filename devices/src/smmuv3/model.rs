@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use vm_memory::GuestMemoryMmap;
@@ -43,12 +43,18 @@ pub struct Smmuv3 {
     pub(super) interrupts: Interrupts,
     pub(super) decoder: Decoder,
     state: Mutex<State>,
+    /// Held by one of those who wait for the state, so that who gives it away does not get it back first.
+    turn: Mutex<()>,
 }
 
 /// All that changes, under one lock.
 pub(super) struct State {
     pub(super) registers: Registers,
     pub(super) batch: Batch,
+    /// A vCPU executes commands, and may have given the lock away between two of them.
+    pub(super) consuming: bool,
+    /// Calls to the host since it took the lock.
+    pub(super) calls: u32,
     /// Where commands are read to; taken while they are executed.
     pub(super) chunk: Vec<CommandBytes>,
     /// Reused for the StreamIDs of a range.
@@ -86,6 +92,8 @@ impl Smmuv3 {
             state: Mutex::new(State {
                 registers: Registers::new(config.features),
                 batch: Batch::new(),
+                consuming: false,
+                calls: 0,
                 chunk: vec![CommandBytes::default(); CHUNK],
                 stream_ids: Vec::new(),
                 streams: BTreeMap::new(),
@@ -97,6 +105,7 @@ impl Smmuv3 {
                 stream_stats: BTreeMap::new(),
                 limit: RateLimit::default(),
             }),
+            turn: Mutex::new(()),
         };
         smmu.configure_all(&mut smmu.lock());
         Arc::new(smmu)
@@ -210,7 +219,23 @@ impl Smmuv3 {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere must not become one of every vCPU.
+        match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => self.wait_for_turn(),
+        }
+    }
+
+    #[cold]
+    fn wait_for_turn(&self) -> MutexGuard<'_, State> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the lock away and takes it again: after who waits for it, if somebody does.
+    pub(super) fn let_others_in<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        drop(state);
+        self.wait_for_turn()
     }
 
     /// Logs what the guest or the host did wrong, at a limited rate.
@@ -222,7 +247,13 @@ impl Smmuv3 {
         }
     }
 
-    fn write_register(&self, state: &mut State, offset: u64, value: u32) {
+    fn write_register<'a>(
+        &'a self,
+        mut guard: MutexGuard<'a, State>,
+        offset: u64,
+        value: u32,
+    ) -> MutexGuard<'a, State> {
+        let state = &mut *guard;
         let Effect { commands, translation, stopped, ignored } = state.registers.write(offset, value);
         if ignored {
             state.stats.ignored_accesses += 1;
@@ -234,9 +265,7 @@ impl Smmuv3 {
         if translation {
             self.configure_all(state);
         }
-        if commands {
-            self.consume_commands(state);
-        }
+        if commands { self.consume_commands(guard) } else { guard }
     }
 }
 
@@ -277,7 +306,7 @@ impl MmioDevice for Smmuv3 {
             return;
         }
         for (offset, half) in (offset..).step_by(4).zip(data.as_chunks::<4>().0) {
-            self.write_register(&mut state, offset, u32::from_le_bytes(*half));
+            state = self.write_register(state, offset, u32::from_le_bytes(*half));
         }
     }
 }

@@ -102,6 +102,7 @@ impl Smmuv3 {
             self.invalidate_everything(state);
         }
         let waited = state.streams.get(&stream_id).is_some_and(|before| before.busy);
+        state.calls = state.calls.saturating_add(1);
         let installed = self.physical.install(stream_id, config);
         let counters = state.stream_stats.entry(stream_id).or_default();
         match installed {

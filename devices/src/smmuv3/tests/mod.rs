@@ -16,6 +16,7 @@ mod register_map;
 mod registers;
 mod streams;
 mod teardown;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::Mutex;
