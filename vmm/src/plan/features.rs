@@ -52,6 +52,8 @@ pub fn reaches(values: &Values, memory: Window) -> Result<(), Narrow> {
 pub struct Decided {
     /// What the guest sees; none while the host is not known.
     pub features: Option<Values>,
+    /// Whether a host that could stall has no devices here yet.
+    pub disable_stall: bool,
     /// Why the host is not known, if it was asked.
     pub unknown: Option<String>,
     /// Each field with its reason.
@@ -69,8 +71,10 @@ pub fn decide(
     if devices.is_empty() {
         let behind = || inventory.devices.iter().filter(|device| device.iommu.as_deref() == Some(name));
         let known = behind().find_map(known);
-        let unknown = behind().filter_map(|device| unknown(device)).last().filter(|_| known.is_none());
-        return Ok(Decided { unknown, ..Decided::from(negotiate_vacant(&wishes.wishes(), known)?, cpu_bits) });
+        let unknown = behind().rev().find_map(unknown).filter(|_| known.is_none());
+        let negotiation = negotiate_vacant(&wishes.wishes(), known)?;
+        let disable_stall = negotiation.features.disable_stall;
+        return Ok(Decided { disable_stall, unknown, ..Decided::from(negotiation, cpu_bits) });
     }
     if let Some(host) = common(devices) {
         return Ok(Decided::from(negotiate(&wishes.wishes(), &host)?, cpu_bits));
@@ -115,7 +119,7 @@ impl Decided {
                 None => row.reason.into(),
             },
         });
-        Self { features: Some(negotiation.values), unknown: None, report: rows.collect() }
+        Self { features: Some(negotiation.values), report: rows.collect(), ..Self::default() }
     }
 }
 
@@ -131,12 +135,13 @@ impl Smmu {
                 let negotiation =
                     host.map_or_else(|| negotiate_vacant(&wishes, None), |host| negotiate(&wishes, host))?;
                 let values = negotiation.values;
-                let Decided { features, unknown, report } = Decided::from(negotiation, cpu_bits);
+                let Decided { features, unknown, report, .. } = Decided::from(negotiation, cpu_bits);
                 (self.features, self.unknown, self.report) = (features, unknown, report);
                 values
             }
         };
-        Ok(Features::new(&values, host.is_some_and(|host| Idr0::from_bits(host.idr[0]).stall_model() == 0)))
+        let stalls = |host: &HostCapabilities| Idr0::from_bits(host.idr[0]).stall_model() == 0;
+        Ok(Features::new(&values, host.map_or(self.disable_stall, stalls)))
     }
 
     /// Guest, host and reason of each field as a table, each line ended; empty if nothing is decided.

@@ -39,13 +39,15 @@ pub fn plan(request: &Request, inventory: &Inventory) -> Result<Plan, Error> {
     let mut pci = pci(&groups, windows, reserved::msi_window(&groups, inventory))?;
     for (expander, group) in pci.expanders.iter_mut().zip(&groups) {
         let devices: Vec<_> = group.devices().collect();
-        let Decided { features, unknown, report } = features::decide(group.smmu, &devices, &group.wishes, inventory)
-            .map_err(|source| Error::Features { smmu: group.smmu.into(), source })?;
+        let Decided { features, disable_stall, unknown, report } =
+            features::decide(group.smmu, &devices, &group.wishes, inventory)
+                .map_err(|source| Error::Features { smmu: group.smmu.into(), source })?;
         if let Some(Err(narrow)) = features.map(|values| features::reaches(&values, memory)) {
             return Err(Error::Narrow { smmu: group.smmu.into(), narrow });
         }
         let smmu = &mut expander.smmu;
         (smmu.features, smmu.unknown, smmu.report) = (features, unknown, report);
+        smmu.disable_stall = disable_stall;
         for function in expander.ports.iter_mut().filter_map(|port| port.function.as_mut()) {
             let device = devices.iter().find(|device| device.address.to_string() == function.host);
             function.requires_ats = device.is_some_and(|device| requires_ats(inventory, device));
@@ -154,6 +156,7 @@ fn expander(index: usize, device: usize, group: &Group<'_>, windows: ExpanderWin
             iort_identifier: number + 1,
             wishes: group.wishes.clone(),
             features: None,
+            disable_stall: false,
             unknown: None,
             report: Vec::new(),
         },

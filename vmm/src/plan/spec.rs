@@ -174,6 +174,10 @@ pub struct Smmu {
     /// What the guest sees, frozen; none if nobody could ask the host: then it is decided before the guest starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Values>,
+    /// Whether the host SMMU can stall what faults, as one of its devices told before any was here: then the entries of
+    /// devices that come later get S1STALLD. With devices here they tell themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable_stall: bool,
     /// Why nobody could ask the host, if somebody tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,

@@ -119,6 +119,9 @@ impl IommufdSmmu {
     /// Puts a device behind the vSMMU with the StreamID that the guest knows it by: vDEVICE first, then bypass, as a
     /// reset SMMU does. If the vSMMU is in use already, call [`Smmuv3::stream_added`] next.
     ///
+    /// After [`freeze`](Self::freeze) the device must have what was shown. Whether it works with ATS only the kernel does
+    /// not tell: who knows it [`check`]s that before, with [`HostCapabilities::ats_required`].
+    ///
     /// [`Smmuv3::stream_added`]: super::Smmuv3::stream_added
     pub fn add_stream(&self, stream_id: u32, device: Arc<dyn AttachHwpt>) -> Result<(), Error> {
         let id = device.dev_id();

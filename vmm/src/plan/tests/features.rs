@@ -170,6 +170,23 @@ fn a_vsmmu_without_devices_says_why_nobody_answered() {
 }
 
 #[test]
+fn a_vsmmu_without_devices_knows_that_its_host_can_stall() {
+    let mut inventory = asked();
+    let shown = |inventory: &Inventory| {
+        let plan = plan(&with(0, &["host=smmu3.0xc020000"]), inventory).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan");
+        std::fs::write(&path, write(&plan, Format::Json).unwrap()).unwrap();
+        read(&path).unwrap().pci.expanders[0].smmu.freeze(None, None).unwrap()
+    };
+    assert!(!shown(&inventory).disable_stall, "nothing stalls there");
+    known(&mut inventory, 2).idr[0] &= !(3 << 24);
+    assert!(shown(&inventory).disable_stall);
+    inventory.devices[2].smmu = SmmuAnswer::NotAsked;
+    assert!(!shown(&inventory).disable_stall, "nobody knows");
+}
+
+#[test]
 fn oas_below_the_vcpus_addresses_is_said_to_end_sva() {
     let mut inventory = asked();
     assert_eq!(row(&plan(&request(1), &inventory).unwrap(), "oas").reason, "as the host has it");
