@@ -28,6 +28,8 @@ pub(super) struct Image {
     init: &'static str,
     /// Programs and data files, as paths in the userland.
     files: &'static [&'static str],
+    /// What init reads, by its path in the image.
+    scripts: &'static [(&'static str, &'static str)],
 }
 
 const HOST: Image = Image {
@@ -44,17 +46,27 @@ const HOST: Image = Image {
         "etc/mke2fs.conf",
         "usr/sbin/kexec",
     ],
+    scripts: &[],
 };
 
 impl Image {
     /// All that makes it differ from another image of the same userland.
     pub(super) fn inputs(&self) -> impl Iterator<Item = &[u8]> {
-        [self.name.as_bytes(), self.init.as_bytes()].into_iter().chain(self.files.iter().map(|file| file.as_bytes()))
+        let scripts = self.scripts.iter().flat_map(|(path, script)| [path.as_bytes(), script.as_bytes()]);
+        let files = self.files.iter().map(|file| file.as_bytes());
+        [self.name.as_bytes(), self.init.as_bytes()].into_iter().chain(scripts).chain(files)
     }
 }
 
 /// A file that is not of the userland: its path in the image, its mode and its content.
 pub(super) type Extra = (String, u32, Vec<u8>);
+
+/// Steps of the guest, in `resources/lab/guest-steps`.
+macro_rules! steps {
+    ($name:literal) => {
+        (concat!("steps/", $name), include_str!(concat!("../../../resources/lab/guest-steps/", $name)))
+    };
+}
 
 /// Smaller than the host's: it is read through two levels of emulation.
 pub(super) const GUEST: Image = Image {
@@ -69,6 +81,15 @@ pub(super) const GUEST: Image = Image {
         "usr/sbin/mke2fs",
         "etc/mke2fs.conf",
         "usr/sbin/kexec",
+    ],
+    scripts: &[
+        steps!("benchmark"),
+        steps!("drives"),
+        steps!("faults"),
+        steps!("inventory"),
+        steps!("life"),
+        steps!("network"),
+        steps!("vfio"),
     ],
 };
 
@@ -109,7 +130,8 @@ fn make(cache: &Cache, lock: &Lock, progress: &Progress, userland: &Held) -> Res
 /// Packs an image with further files.
 pub(super) fn pack(image: &Image, userland: &Path, extras: Vec<Extra>, to: &Path) -> Result<(), Error> {
     let mut contents = Contents::collect(userland, image.files)?;
-    for (name, mode, bytes) in extras {
+    let scripts = image.scripts.iter().map(|&(path, script)| (path.into(), 0o644, script.into()));
+    for (name, mode, bytes) in scripts.chain(extras) {
         contents.add_parents(&name);
         contents.files.insert(name, (mode, bytes));
     }
