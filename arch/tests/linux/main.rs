@@ -44,7 +44,7 @@ fn linux_boots_with_acpi_and_boots_again_in_place() {
             "ACPI: RSDP 0x",
             "ACPI: IORT 0x",
             "psci: PSCIv1.",
-            "ITS@0x0000000008080000: allocated",
+            "ITS@0x0000000007ff0000: allocated",
             "GICv3: CPU0: using allocated LPI pending table",
             "GICv3: CPU1: using allocated LPI pending table",
         ] {
